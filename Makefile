@@ -1,0 +1,47 @@
+# The verbs of this repository. Each sets up what it needs; `make` alone lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+NODE := samples/nodejs/node_modules/.installed
+
+.PHONY: help demo test lint proto bench clean
+
+help: ## List the verbs.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+demo: $(VENV)/.ready ## Show the main job: freeze, copy, thaw, verdict, proof. Under a minute.
+	@$(BIN)/python -m samples.demo
+
+test: lint $(NODE) ## Run every check and every test.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov=appvss --cov-report=
+	$(BIN)/python scripts/check_coverage.py
+
+lint: $(VENV)/.ready $(VENV)/proto/.ready ## Run the checks that need no test: style, types, imports, proto.
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config pyproject.toml
+	cd proto && ../$(BIN)/buf lint
+	$(VENV)/proto/bin/python proto/generate.py --check
+	$(BIN)/codespell
+
+proto: $(VENV)/proto/.ready ## Generate appvss/v1 from proto/ again.
+	$(VENV)/proto/bin/python proto/generate.py
+
+bench: $(VENV)/.ready ## Measure; the results go to docs/performance.md. Takes some minutes.
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what the other verbs have installed and written.
+	rm -rf $(VENV) samples/nodejs/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+
+$(VENV)/.ready: pyproject.toml scripts/setup
+	sh scripts/setup python $(VENV) "editable[cli]" dev
+	@touch $@
+
+$(VENV)/proto/.ready: $(VENV)/.ready
+	sh scripts/setup python $(VENV)/proto none proto
+	@touch $@
+
+$(NODE): samples/nodejs/package.json scripts/setup
+	sh scripts/setup node samples/nodejs
+	@touch $@
