@@ -1,0 +1,402 @@
+"""What both sides of the wire share: socket names, channel options, and values <-> messages.
+
+The meaning of every field stands in `proto/appvss/v1`. Whatever arrives is checked here, once, so that the rooms behind
+it see only values of `model/`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from appvss.model.app import DEFAULT_HOLD_LIMIT, DEFAULT_ORDER, AppId, HoldClaim, Registration, Requirement
+from appvss.model.errors import MessageInvalid, SocketPathTooLong
+from appvss.model.event import Event
+from appvss.model.instant import Instant
+from appvss.model.names import REASON_LIMIT, check_name, printable
+from appvss.model.phase import Phase
+from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
+from appvss.v1 import app_pb2, types_pb2
+
+PROTOCOL_VERSIONS: Final = (1,)
+"""The versions of `app.proto` that this code speaks."""
+
+DEFAULT_RUNTIME_DIRECTORY: Final = "/run/appvss" if sys.platform.startswith("linux") else "/var/run/appvss"
+RUNTIME_DIRECTORY_VARIABLE: Final = "APPVSS_RUNTIME_DIRECTORY"
+"""Environment variable that tells apps and commands where the broker's sockets are."""
+APPS_SOCKET: Final = "apps.sock"
+PEER_SOCKET: Final = "apps.peer.sock"
+ADMIN_SOCKET: Final = "admin.sock"
+LOCK_FILE: Final = "broker.lock"
+
+TOKEN_METADATA: Final = "appvss-token"  # noqa: S105 - the name of a header, not a secret
+TOKEN_LENGTH: Final = 64
+"""Hexadecimal digits in a token; on the side socket a newline follows."""
+
+_DURATION_SECONDS_LIMIT: Final = 315_576_000_000
+"""google/protobuf/duration.proto: 10,000 years."""
+MESSAGE_LIMIT: Final = 64 * 1024
+"""Bytes: the largest message that a broker takes, and the largest that an app gets."""
+ADMIN_RESPONSE_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes: the largest answer on the admin socket (a cycle with its events)."""
+CYCLE_LIMIT: Final = 64
+"""Longest id of a cycle, in characters."""
+VERDICT_LIMIT: Final = ADMIN_RESPONSE_LIMIT // 2
+"""Bytes above which a verdict goes without the apps' evidence."""
+INCARNATION_LENGTHS: Final = (16, 64)
+EVIDENCE_LIMIT: Final = 16
+AFTER_LIMIT: Final = 32
+PATHS_LIMIT: Final = 64
+PATH_LENGTH_LIMIT: Final = 1024
+EVIDENCE_KEY_LIMIT: Final = 64
+EVIDENCE_VALUE_LIMIT: Final = 256
+
+# Measured in facts/libraries.md section 3: without the two max_pending_requests a restarted broker loses up to a
+# quarter of thousands of returning apps; without ping_timeout_ms a stopped peer is noticed after a minute; the smallest
+# ping interval that the server allows must lie below the one that the clients use, or they are cut off.
+_BOTH_SIDES: Final = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    # The bandwidth probe sends a ping of its own with nearly every small message, which on a local socket is a quarter of
+    # all the work of a fan-out (docs/performance.md).
+    ("grpc.http2.bdp_probe", 0),
+)
+SERVER_OPTIONS: Final = (
+    *_BOTH_SIDES,
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.server.max_pending_requests", 20_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", ADMIN_RESPONSE_LIMIT),
+)
+"""Channel arguments of every server."""
+APP_CHANNEL_OPTIONS: Final = (
+    *_BOTH_SIDES,
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+    # The library's own reconnecting must not outwait the SDK's back-off: each attempt of the SDK is a real one.
+    # `min_reconnect_backoff_ms` is in truth the time that one connection may take to be made: with 100 ms a broker that
+    # is busy with thousands of returning apps, or stopped for a moment, is given up each time (measured: "connection
+    # attempt timed out before receiving SETTINGS frame" after 0.11 s).
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+"""Channel arguments of an app."""
+ADMIN_CHANNEL_OPTIONS: Final = (
+    *_BOTH_SIDES,
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", ADMIN_RESPONSE_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT),
+)
+"""Channel arguments of an administrator's command."""
+
+# `sun_path` holds 108 bytes on Linux (unix(7)) and 104 on the BSDs (unix(4)), the closing zero among them.
+SOCKET_PATH_LIMIT: Final = 107 if sys.platform.startswith("linux") else 103
+
+
+def runtime_directory(configured: str | os.PathLike[str] | None = None) -> Path:
+    """Where the broker's sockets are: `configured`, else the environment variable, else the platform's place."""
+    return Path(configured or os.environ.get(RUNTIME_DIRECTORY_VARIABLE) or DEFAULT_RUNTIME_DIRECTORY)
+
+
+def socket_path(directory: Path, name: str) -> str:
+    """The path of the socket `name` in `directory`.
+
+    Raises:
+        SocketPathTooLong: the kernel's address structure cannot hold it.
+    """
+    path = str(directory / name)
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_LIMIT:
+        raise SocketPathTooLong(
+            f"the socket path {path} has {length} bytes, over {SOCKET_PATH_LIMIT}",
+            "Choose a shorter runtime directory: `broker.runtime_directory` in the configuration, "
+            f"or {RUNTIME_DIRECTORY_VARIABLE} in the environment.",
+        )
+    return path
+
+
+def duration_message(length: timedelta) -> Duration:
+    """`length` as a protobuf Duration."""
+    message = Duration()
+    message.FromTimedelta(length)
+    return message
+
+
+def length_of(message: Duration) -> timedelta:
+    """A protobuf Duration as a length.
+
+    Raises:
+        MessageInvalid: it is out of the range that google/protobuf/duration.proto gives; protobuf itself does not look,
+            and ends in an OverflowError at the latest where such a length is added to an instant.
+    """
+    if abs(message.seconds) > _DURATION_SECONDS_LIMIT:
+        raise MessageInvalid(
+            f"a duration of {message.seconds} s is out of range", "Send a length that google.protobuf.Duration allows."
+        )
+    return message.ToTimedelta()
+
+
+def timestamp_message(wall: timedelta) -> Timestamp:
+    """A wall-clock time, given as the length since 1970-01-01 UTC."""
+    microseconds = wall // timedelta(microseconds=1)
+    return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+
+
+_REQUIREMENTS: Final = {
+    Requirement.REQUIRED: types_pb2.REQUIREMENT_REQUIRED,
+    Requirement.TOLERATED: types_pb2.REQUIREMENT_TOLERATED,
+    Requirement.IGNORED: types_pb2.REQUIREMENT_IGNORED,
+}
+_OUTCOMES: Final = {
+    Outcome.HELD: types_pb2.OUTCOME_HELD,
+    Outcome.VETOED: types_pb2.OUTCOME_VETOED,
+    Outcome.TIMED_OUT: types_pb2.OUTCOME_TIMED_OUT,
+    Outcome.DISCONNECTED: types_pb2.OUTCOME_DISCONNECTED,
+    Outcome.HOLD_LOST: types_pb2.OUTCOME_HOLD_LOST,
+    Outcome.ABSENT: types_pb2.OUTCOME_ABSENT,
+    Outcome.SKIPPED: types_pb2.OUTCOME_SKIPPED,
+}
+_LEVELS: Final = {
+    Level.APPLICATION: types_pb2.LEVEL_APPLICATION,
+    Level.FILESYSTEM: types_pb2.LEVEL_FILESYSTEM,
+    Level.CRASH: types_pb2.LEVEL_CRASH,
+    Level.FAILED: types_pb2.LEVEL_FAILED,
+}
+_REQUIREMENT_OF: Final = {number: value for value, number in _REQUIREMENTS.items()}
+_OUTCOME_OF: Final = {number: value for value, number in _OUTCOMES.items()}
+_LEVEL_OF: Final = {number: value for value, number in _LEVELS.items()}
+
+
+def requirement_message(requirement: Requirement) -> types_pb2.Requirement.ValueType:
+    """A requirement's number on the wire."""
+    return _REQUIREMENTS[requirement]
+
+
+def requirement_of(number: int) -> Requirement:
+    """A requirement from the wire; what is not known counts as required."""
+    return _REQUIREMENT_OF.get(types_pb2.Requirement.ValueType(number), Requirement.REQUIRED)
+
+
+def evidence_of(entries: Mapping[str, str]) -> dict[str, str]:
+    """An app's evidence, printable and within its limits.
+
+    Raises:
+        MessageInvalid: there are too many entries. Evidence that cannot be kept whole is not kept in part.
+    """
+    if len(entries) > EVIDENCE_LIMIT:
+        raise MessageInvalid(
+            f"the evidence has {len(entries)} entries, over {EVIDENCE_LIMIT}", "Send the positions that matter."
+        )
+    return {
+        printable(key, EVIDENCE_KEY_LIMIT): printable(value, EVIDENCE_VALUE_LIMIT) for key, value in entries.items()
+    }
+
+
+def cycle_of(word: str) -> str:
+    """A cycle's id as an app names it, safe to show. One that this changes is no id of ours in any case."""
+    return printable(word, CYCLE_LIMIT)
+
+
+def app_id_of(name: str, instance: str) -> AppId:
+    """An app's identity from the wire.
+
+    Raises:
+        NameInvalid: name or instance may not be used.
+    """
+    return AppId(name, instance)
+
+
+def _limited(what: str, entries: Iterable[str], limit: int) -> tuple[str, ...]:
+    kept = tuple(entries)
+    if len(kept) > limit:
+        raise MessageInvalid(f"{what} has {len(kept)} entries, over {limit}", f"Send at most {limit} entries.")
+    return kept
+
+
+def _declared(what: str, message: Duration) -> timedelta:
+    length = length_of(message)
+    if message.seconds < 0 or message.nanos < 0:
+        raise MessageInvalid(f"{what} is negative: {length.total_seconds()} s", "Send a length above zero, or none.")
+    # Less than our clock can tell is still not zero, which would mean that nothing was declared.
+    return max(length, timedelta.resolution) if message.nanos else length
+
+
+def registration_of(hello: app_pb2.Hello) -> Registration:
+    """What an app declares, checked.
+
+    Raises:
+        NameInvalid: name, instance or a name in `after` may not be used.
+        MessageInvalid: any other limit of `types.proto` is broken.
+    """
+    after = tuple(check_name(name, "name in after") for name in _limited("after", hello.after, AFTER_LIMIT))
+    claim = None
+    if hello.HasField("holding"):
+        claim = HoldClaim(cycle_of(hello.holding.cycle), _declared("held_for", hello.holding.held_for))
+    return Registration(
+        app=app_id_of(hello.name, hello.instance),
+        order=hello.order if hello.HasField("order") else DEFAULT_ORDER,
+        after=after,
+        requirement=requirement_of(hello.requirement),
+        prepares=hello.prepares,
+        freeze_timeout=_declared("freeze_timeout", hello.freeze_timeout) or None,
+        hold_limit=_declared("hold_limit", hello.hold_limit) or DEFAULT_HOLD_LIMIT,
+        claim=claim,
+    )
+
+
+def incarnation_of(hello: app_pb2.Hello) -> str:
+    """The random word by which an app is known over its reconnects.
+
+    Raises:
+        MessageInvalid: it is too short, too long, or not printable ASCII.
+    """
+    word = hello.incarnation
+    if not (INCARNATION_LENGTHS[0] <= len(word) <= INCARNATION_LENGTHS[1] and word.isascii() and word.isprintable()):
+        raise MessageInvalid(
+            f"the incarnation has {len(word)} characters, or one that is not printable ASCII",
+            "Choose 16 to 64 printable ASCII characters at random when the process starts.",
+        )
+    return word
+
+
+def paths_of(hello: app_pb2.Hello) -> tuple[str, ...]:
+    """The paths that an app declares, printable.
+
+    Raises:
+        MessageInvalid: there are too many.
+    """
+    return tuple(printable(path, PATH_LENGTH_LIMIT) for path in _limited("paths", hello.paths, PATHS_LIMIT))
+
+
+def hello_message(registration: Registration, *, incarnation: str, library: str, paths: Iterable[str]) -> app_pb2.Hello:
+    """The first message of an app's stream."""
+    hello = app_pb2.Hello(
+        protocol_versions=PROTOCOL_VERSIONS,
+        name=registration.app.name,
+        instance=registration.app.instance,
+        incarnation=incarnation,
+        order=registration.order,
+        after=registration.after,
+        requirement=requirement_message(registration.requirement),
+        prepares=registration.prepares,
+        hold_limit=duration_message(registration.hold_limit),
+        paths=paths,
+        library=library,
+    )
+    if registration.freeze_timeout is not None:
+        hello.freeze_timeout.FromTimedelta(registration.freeze_timeout)
+    if registration.claim is not None:
+        hello.holding.cycle = registration.claim.cycle
+        hello.holding.held_for.FromTimedelta(registration.claim.held_for)
+    return hello
+
+
+def outcome_message(outcome: AppOutcome) -> types_pb2.AppOutcome:
+    """One app's part in a cycle, for the wire."""
+    message = types_pb2.AppOutcome(
+        name=outcome.app.name,
+        instance=outcome.app.instance,
+        outcome=_OUTCOMES[outcome.outcome],
+        requirement=_REQUIREMENTS[outcome.requirement],
+        order=outcome.order,
+        reason=outcome.reason,
+        retryable=outcome.retryable,
+        evidence=dict(outcome.evidence),
+    )
+    if outcome.time_to_freeze is not None:
+        message.time_to_freeze.FromTimedelta(outcome.time_to_freeze)
+    if outcome.hold is not None:
+        message.hold.FromTimedelta(outcome.hold)
+    return message
+
+
+def outcome_of(message: types_pb2.AppOutcome) -> AppOutcome:
+    """One app's part in a cycle, from the wire. An outcome that is not known counts as a lost hold: doubt is
+    failure.
+    """
+    return AppOutcome(
+        app=AppId(message.name, message.instance),
+        outcome=_OUTCOME_OF.get(message.outcome, Outcome.HOLD_LOST),
+        requirement=requirement_of(message.requirement),
+        order=message.order,
+        reason=printable(message.reason),
+        retryable=message.retryable,
+        time_to_freeze=length_of(message.time_to_freeze) if message.HasField("time_to_freeze") else None,
+        hold=length_of(message.hold) if message.HasField("hold") else None,
+        evidence=dict(message.evidence),
+    )
+
+
+def verdict_message(verdict: Verdict) -> types_pb2.Verdict:
+    """A verdict for the wire. When thousands of apps gave so much evidence that no message could carry it, it is left
+    out: the verdict itself must arrive.
+    """
+    message = types_pb2.Verdict(
+        cycle=verdict.cycle,
+        level=_LEVELS[verdict.level],
+        outcomes=[outcome_message(outcome) for outcome in verdict.outcomes],
+        reasons=verdict.reasons,
+    )
+    if verdict.hold is not None:
+        message.hold.FromTimedelta(verdict.hold)
+    if message.ByteSize() > VERDICT_LIMIT:
+        for outcome in message.outcomes:
+            outcome.ClearField("evidence")
+    return message
+
+
+def verdict_of(message: types_pb2.Verdict) -> Verdict:
+    """A verdict from the wire. A level that is not known counts as failed: doubt is failure."""
+    return Verdict(
+        cycle=message.cycle,
+        level=_LEVEL_OF.get(message.level, Level.FAILED),
+        outcomes=tuple(outcome_of(outcome) for outcome in message.outcomes),
+        reasons=tuple(printable(reason, REASON_LIMIT) for reason in message.reasons),
+        hold=length_of(message.hold) if message.HasField("hold") else None,
+    )
+
+
+_PHASES: Final = {phase: types_pb2.Phase.Value(f"PHASE_{phase.name}") for phase in Phase}
+
+
+def phase_message(phase: Phase) -> types_pb2.Phase.ValueType:
+    """A phase's number on the wire."""
+    return _PHASES[phase]
+
+
+def event_message(event: Event, wall: timedelta, began: Instant | None) -> types_pb2.Event:
+    """An event for the wire.
+
+    Args:
+        event: what happened.
+        wall: when, by the wall clock, since 1970-01-01 UTC.
+        began: when its cycle was requested; None outside of a cycle.
+    """
+    message = types_pb2.Event(
+        kind=event.kind,
+        time=timestamp_message(wall),
+        cycle=event.cycle,
+        app=event.app,
+        phase=_PHASES[Phase(event.phase)] if event.phase and event.cycle else types_pb2.PHASE_UNSPECIFIED,
+        detail=printable(event.detail),
+    )
+    if event.took is not None:
+        message.took.FromTimedelta(event.took)
+    if began is not None:
+        message.since_request.FromTimedelta(event.at - began)
+    return message

@@ -1,0 +1,1 @@
+"""The nouns: frozen values that every other room may use. No clock, no I/O, nothing of ours imported."""

@@ -1,0 +1,50 @@
+"""What happens in a broker, as records for people and programs: `appvss watch`, the trace of a cycle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from appvss.model.instant import Instant
+
+
+class EventKind(StrEnum):
+    """What happened. New kinds may come; a reader passes over those that it does not know."""
+
+    CYCLE_BEGAN = "cycle_began"
+    PHASE_CHANGED = "phase_changed"
+    APP_REGISTERED = "app_registered"
+    APP_LEFT = "app_left"
+    APP_RETURNED = "app_returned"
+    PREPARE_ASKED = "prepare_asked"
+    APP_READY = "app_ready"
+    FREEZE_ASKED = "freeze_asked"
+    APP_FROZE = "app_froze"
+    APP_FAILED = "app_failed"
+    THAW_ASKED = "thaw_asked"
+    APP_THAWED = "app_thawed"
+    FILESYSTEMS_FROZE = "filesystems_froze"
+    FILESYSTEMS_THAWED = "filesystems_thawed"
+    SOURCE_ANSWERED = "source_answered"
+    SOURCE_CHANGED = "source_changed"
+    INPUT_REFUSED = "input_refused"
+    CYCLE_ENDED = "cycle_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened."""
+
+    kind: EventKind
+    at: Instant
+    cycle: str = ""
+    """The cycle that it belongs to; empty outside of one."""
+    app: str = ""
+    """The app that it is about, as text; empty when it is about none."""
+    phase: str = ""
+    """The phase in which the cycle is after it."""
+    detail: str = ""
+    """One printable sentence: a reason, an answer, a change."""
+    took: timedelta | None = None
+    """For an event that ends something: how long that took, by the broker's clock."""
