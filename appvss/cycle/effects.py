@@ -1,0 +1,120 @@
+"""Everything that a cycle can want done, in the imperative. The broker carries each out and feeds back how it ended.
+
+AskPrepare         ends as AppReady, AppVetoed, AppLeft, or the deadline
+AskFreeze          ends as AppFroze, AppVetoed, AppLeft, or the deadline
+AskThaw, AskAbort  end as AppThawed, AppLeft, or the deadline
+FreezeFilesystems  ends as FilesystemsFrozen, FilesystemsFailed, or the deadline
+ThawFilesystems    ends as FilesystemsThawed, or the deadline
+the others         are only told
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from appvss.model.app import AppId
+from appvss.model.cycle import CycleRecord
+from appvss.model.event import Event
+from appvss.model.request import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class AskPrepare:
+    """Send an app its prepare."""
+
+    app: AppId
+    cycle: str
+    requester: str
+    budget: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class AskFreeze:
+    """Send an app its freeze, with both of its clocks."""
+
+    app: AppId
+    cycle: str
+    requester: str
+    budget: timedelta
+    """The time to get quiet."""
+    hold_limit: timedelta
+    """The time that it may stay quiet, from its ack on."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskThaw:
+    """Send an app its thaw: the hold is over, the snapshot taken."""
+
+    app: AppId
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskAbort:
+    """Send an app the end of a cycle that has no usable snapshot; it lets go of whatever it holds."""
+
+    app: AppId
+    cycle: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeFilesystems:
+    """Freeze the file systems."""
+
+    cycle: str
+    budget: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ThawFilesystems:
+    """Thaw the file systems, all that may be frozen. Harmless when none is."""
+
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSource:
+    """Give a request its one answer."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseInput:
+    """Tell whoever caused an input that it was not accepted and changed nothing."""
+
+    name: str
+    """A stable word from docs/errors.md, such as `ack_twice`."""
+    sentence: str
+    app: AppId | None = None
+    """The app to tell; None: nobody is on the other side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell watchers and the record what happened."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class EndCycle:
+    """A cycle has ended; keep its record."""
+
+    record: CycleRecord
+
+
+Effect = (
+    AskPrepare
+    | AskFreeze
+    | AskThaw
+    | AskAbort
+    | FreezeFilesystems
+    | ThawFilesystems
+    | AnswerSource
+    | RefuseInput
+    | Announce
+    | EndCycle
+)

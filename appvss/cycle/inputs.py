@@ -1,0 +1,171 @@
+"""Everything that can happen to a cycle, in the past tense. Each carries what the cycle needs to know and nothing
+else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from appvss.model.app import AppId, Registration
+from appvss.model.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequested:
+    """A source asks whether a freeze would work."""
+
+    request: Request
+    cycle: str
+    """The id that the cycle gets if this request begins one."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeRequested:
+    """A source asks for the freeze."""
+
+    request: Request
+    cycle: str
+    """The id that the cycle gets if this request begins one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThawRequested:
+    """A source says that the snapshot is taken or given up."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLost:
+    """A source's requester is gone; it will never ask for the thaw."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThawForced:
+    """An administrator, or the broker's own end, wants everything let go now."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppRegistered:
+    """An app has registered, or has come back."""
+
+    registration: Registration
+    """As in force: after the administrator's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppLeft:
+    """An app's stream has ended."""
+
+    app: AppId
+    reason: str
+    died: bool = False
+    """Whether the kernel says that its process is gone, so that it cannot come back with its hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppReady:
+    """An app has prepared."""
+
+    app: AppId
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppFroze:
+    """An app's ack."""
+
+    app: AppId
+    cycle: str
+    evidence: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AppVetoed:
+    """An app refuses to prepare or to freeze. It holds nothing."""
+
+    app: AppId
+    cycle: str
+    reason: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppLostHold:
+    """An app says, before its thaw, that its hold has ended."""
+
+    app: AppId
+    cycle: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AppThawed:
+    """An app's answer to a thaw or an abort: it holds nothing any more."""
+
+    app: AppId
+    cycle: str
+    unbroken: bool
+    """Its own word on whether it held from its ack until the thaw came."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemsFrozen:
+    """The freezer has done its part."""
+
+    cycle: str
+    frozen: bool
+    """Whether this broker froze any. False where the kernel does it after the answer, or nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemsFailed:
+    """The freezer could not freeze; what it had frozen is thawed again."""
+
+    cycle: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemsThawed:
+    """The freezer has thawed all that it had frozen."""
+
+    cycle: str
+    unbroken: bool
+    """Whether all were frozen until it was asked to thaw."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The instant that `Machine.next_deadline` named is here."""
+
+
+AppInput = AppReady | AppFroze | AppVetoed | AppLostHold | AppThawed
+"""What an app can say about a cycle."""
+
+Input = (
+    CheckRequested
+    | FreezeRequested
+    | ThawRequested
+    | SourceLost
+    | ThawForced
+    | AppRegistered
+    | AppLeft
+    | AppReady
+    | AppFroze
+    | AppVetoed
+    | AppLostHold
+    | AppThawed
+    | FilesystemsFrozen
+    | FilesystemsFailed
+    | FilesystemsThawed
+    | DeadlinePassed
+)

@@ -1,0 +1,176 @@
+"""What must be true after every step (ARCHITECTURE section 10), written so that it can be checked.
+
+- every app that was sent a freeze is sent a thaw or an abort, exactly once per registration, whatever happens in
+  between;
+- no phase after the first freeze is left without a deadline armed;
+- the verdict `application` implies: every required app was held, unbroken, over the whole hold, by its own word and by
+  the broker's;
+- the sum of granted budgets never exceeds what the source gave;
+- a source gets exactly one answer per request, and none after its limit.
+
+The first and the last are about what is sent, so they are checked over the effects by `Ledger`, which tests keep beside
+a machine; the others are checked over the state by `check_step`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw, Effect
+from appvss.cycle.inputs import (
+    AppFroze,
+    AppLeft,
+    AppRegistered,
+    CheckRequested,
+    FreezeRequested,
+    Input,
+    SourceLost,
+    ThawRequested,
+)
+from appvss.cycle.state import Cycle, State
+from appvss.model.app import AppId, Requirement
+from appvss.model.instant import Instant
+from appvss.model.phase import Phase
+from appvss.model.request import Request
+from appvss.model.verdict import Level, Outcome
+
+
+class InvariantBroken(AssertionError):
+    """The core is wrong. Never seen by users unless there is a bug."""
+
+
+def _must(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise InvariantBroken(sentence)
+
+
+def check_step(state: State, leads_to: frozenset[Phase] | None) -> None:
+    """Check the state after a step.
+
+    Args:
+        state: the machine's state.
+        leads_to: the phases that the step's row allows it to enter; None when the step was not a row's.
+
+    Raises:
+        InvariantBroken: with the sentence of what does not hold.
+    """
+    if leads_to is not None:
+        strange = [phase for phase in state.visited if phase not in leads_to]
+        _must(not strange, f"a step entered {strange}, which its row in the table does not allow")
+    cycle = state.cycle
+    if cycle is None:
+        return
+    total = sum(cycle.grants, timedelta(0))
+    _must(not cycle.grants or total <= cycle.budget, f"granted {total} of a budget of {cycle.budget}")
+    if state.phase.is_resting:
+        _check_ended(cycle)
+        return
+    _must(cycle.stage_deadline is not None, f"no deadline is armed in phase {state.phase}")
+    for part in cycle.participants.values():
+        waits = part.acked_at is not None and part.outcome is None and not part.let_go
+        _must(
+            not waits or cycle.hold_expiry is not None, f"{part.registration.app} is held and nothing watches its limit"
+        )
+
+
+def _check_ended(cycle: Cycle) -> None:
+    _must(cycle.request is None and not cycle.owed, f"cycle {cycle.id} ended with a request unanswered")
+    for part in cycle.participants.values():
+        owes = part.asked_at is not None and part.is_connected and not part.let_go
+        _must(not owes, f"{part.registration.app} was sent a freeze and neither thaw nor abort")
+    verdict = cycle.verdict
+    if verdict is None or verdict.level is not Level.APPLICATION:
+        return
+    _must(cycle.told_go_on and not cycle.ended_by, f"cycle {cycle.id} is `application` and ended early")
+    for part in cycle.participants.values():
+        if part.registration.requirement is not Requirement.REQUIRED:
+            continue
+        held = (
+            part.outcome is Outcome.HELD and part.confirmed and part.let_go_at is not None and part.acked_at is not None
+        )
+        _must(held, f"{part.registration.app} is required, was not held, and the verdict is `application`")
+        if part.let_go_at is not None and part.acked_at is not None and cycle.hold_ended is not None:
+            _must(part.let_go_at >= cycle.hold_ended, f"{part.registration.app} was thawed before the hold ended")
+            _must(part.let_go_at - part.acked_at <= part.hold_limit, f"{part.registration.app} held past its limit")
+
+
+class Ledger:
+    """What is frozen and which requests are open, seen from outside: from what a machine is told and what it sends.
+
+    A freeze, a claim to hold and an ack each say that an app may be frozen for a cycle; exactly one thaw or abort must
+    end that, unless the registration ends first. One that has only prepared may be sent an abort, once.
+    """
+
+    def __init__(self) -> None:
+        self._frozen: set[tuple[AppId, str]] = set()
+        self._preparing: set[tuple[AppId, str]] = set()
+        self._open: dict[tuple[str, str, str], Request] = {}
+
+    def told(self, input: Input, now: Instant) -> None:
+        """Record what the machine is told, before it acts on it. When a deadline is overdue, tell it of that first."""
+        match input:
+            case CheckRequested(request=request) | FreezeRequested(request=request) | ThawRequested(request=request):
+                if now <= request.deadline:
+                    self._open[request.source, request.kind, request.id] = request
+            case SourceLost(source=source):
+                self._open = {key: request for key, request in self._open.items() if key[0] != source}
+            case AppLeft(app=app):
+                self._close(app)
+            case AppRegistered(registration=registration):
+                self._close(registration.app)
+                if registration.claim is not None:
+                    self._frozen.add((registration.app, registration.claim.cycle))
+            case AppFroze(app=app, cycle=cycle):
+                self._frozen.add((app, cycle))
+            case _:
+                pass
+
+    def _close(self, app: AppId) -> None:
+        """A registration has ended: nothing can be sent to it."""
+        self._frozen = {key for key in self._frozen if key[0] != app}
+        self._preparing = {key for key in self._preparing if key[0] != app}
+
+    def sent(self, effects: list[Effect], now: Instant) -> None:
+        """Record what a step sent.
+
+        Raises:
+            InvariantBroken: something was sent twice, to nobody, or too late.
+        """
+        for effect in effects:
+            if isinstance(effect, AskPrepare):
+                self._preparing.add((effect.app, effect.cycle))
+            elif isinstance(effect, AskFreeze):
+                key = (effect.app, effect.cycle)
+                _must(key not in self._frozen, f"{effect.app} was sent two freezes for {effect.cycle}")
+                self._frozen.add(key)
+                self._preparing.discard(key)
+            elif isinstance(effect, AskThaw | AskAbort):
+                key = (effect.app, effect.cycle)
+                account = self._frozen if key in self._frozen else self._preparing
+                _must(key in account, f"{effect.app} was let go twice, or holds nothing")
+                account.remove(key)
+            elif isinstance(effect, AnswerSource):
+                request = effect.answer.request
+                found = self._open.pop((request.source, request.kind, request.id), None)
+                _must(found is not None, f"request {request.id} was answered twice, or never asked")
+                _must(now <= request.deadline, f"request {request.id} was answered after its limit")
+
+    def on_time(self, since: Instant, now: Instant) -> None:
+        """Every deadline between the two instants has rung on time.
+
+        Raises:
+            InvariantBroken: the time of a request ended between them and it has no answer.
+        """
+        late = [request.id for request in self._open.values() if since <= request.deadline < now]
+        _must(not late, f"requests without an answer in time: {late}")
+
+    def at_rest(self, now: Instant) -> None:
+        """No cycle runs.
+
+        Raises:
+            InvariantBroken: an app that was sent a freeze was not let go, or a request that is not overdue has no
+            answer.
+        """
+        _must(not self._frozen, f"still frozen at rest: {sorted(map(str, self._frozen))}")
+        waiting = [request.id for request in self._open.values() if request.deadline >= now]
+        _must(not waiting, f"requests without an answer: {waiting}")

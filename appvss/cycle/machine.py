@@ -1,0 +1,150 @@
+"""The machine: the two doors of the core.
+
+`handle(input, now)` is the only way to change it, and returns what must be done. `next_deadline()` says when to call it
+with `DeadlinePassed` if nothing else happens before. It reads no clock, does no I/O and raises nothing on foreign
+input: what does not fit is refused, as data.
+
+One machine lives as long as its broker and runs one cycle after the other, because apps register, leave and come back
+across the borders of cycles.
+"""
+
+from __future__ import annotations
+
+from appvss.cycle.effects import Effect
+from appvss.cycle.ending import answer_owed
+from appvss.cycle.holding import expire_holds, next_return
+from appvss.cycle.inputs import AppLeft, AppRegistered, DeadlinePassed, Input
+from appvss.cycle.invariants import check_step
+from appvss.cycle.state import AppState, CycleSettings, State, answer_by
+from appvss.cycle.table import TABLE
+from appvss.model.app import AppId, Registration
+from appvss.model.instant import Instant
+from appvss.model.phase import Phase
+from appvss.model.verdict import AppOutcome
+
+
+class Machine:
+    """Every cycle of one broker, one at a time.
+
+    Args:
+        settings: the administrator's lengths and names. `replace_settings` changes them.
+        now: this instant.
+        checking: check the invariants after every step, and raise `InvariantBroken` when one does not hold. For tests
+            and debugging: in production a broken invariant must not keep the thaw from being sent.
+    """
+
+    def __init__(self, settings: CycleSettings, now: Instant, *, checking: bool = False) -> None:
+        self._state = State(settings, now)
+        self._checking = checking
+
+    @property
+    def phase(self) -> Phase:
+        """Where the cycle is."""
+        return self._state.phase
+
+    @property
+    def phase_since(self) -> Instant:
+        """Since when."""
+        return self._state.phase_since
+
+    @property
+    def cycle(self) -> str:
+        """The running cycle's id; empty in rest."""
+        return "" if self._state.phase.is_resting else self._state.running.id
+
+    def app_state(self, app: AppId) -> tuple[AppState, Instant | None]:
+        """What an app is doing in the running cycle, and since when; `registered` outside of one."""
+        part = None if self._state.phase.is_resting else self._state.running.participants.get(app)
+        return (AppState.REGISTERED, None) if part is None else (part.state, part.since)
+
+    def away(self) -> tuple[tuple[Registration, Instant], ...]:
+        """The apps whose stream broke in their hold and that may still come back with it, and since when."""
+        if self._state.phase.is_resting:
+            return ()
+        cycle = self._state.running
+        parts = [cycle.participants[app] for app in sorted(cycle.away)]
+        return tuple((part.registration, part.since) for part in parts)
+
+    def last_outcome(self, app: AppId) -> AppOutcome | None:
+        """An app's part in the last cycle that has ended, if it had one."""
+        verdict = self._state.last_verdict
+        outcomes = verdict.outcomes if verdict is not None else ()
+        return next((outcome for outcome in outcomes if outcome.app == app), None)
+
+    def absent(self) -> tuple[str, ...]:
+        """The names that the configuration expects and that are not registered."""
+        names = {app.name for app in self._state.roster}
+        return tuple(name for name in self._state.settings.expected if name not in names)
+
+    def replace_settings(self, settings: CycleSettings) -> None:
+        """Put new settings in force, from the next decision on."""
+        self._state.settings = settings
+
+    def next_deadline(self) -> Instant | None:
+        """The earliest instant at which something is due; None only in rest."""
+        state = self._state
+        if state.phase.is_resting:
+            return None
+        cycle = state.running
+        due = cycle.stage_deadline
+        if cycle.hold_expiry is not None and (due is None or cycle.hold_expiry < due):
+            due = cycle.hold_expiry
+        if cycle.away and (returns := next_return(state)) is not None and (due is None or returns < due):
+            due = returns
+        owed = cycle.owed if state.pending is None else [*cycle.owed, state.pending.request]
+        for request in owed:
+            if due is None or answer_by(request) < due:
+                due = answer_by(request)
+        return due
+
+    def handle(self, input: Input, now: Instant) -> list[Effect]:
+        """Take an input and return the effects, in the order in which they must be carried out.
+
+        What is overdue at `now` is dealt with first: an ack that comes after its deadline is late also when the timer
+        has not rung yet.
+        """
+        state = self._state
+        state.now = max(now, state.now)
+        self._pass_deadlines()
+        if isinstance(input, AppRegistered) and input.registration.app in state.roster:
+            self._run(AppLeft(input.registration.app, "it registered again"))
+        if not isinstance(input, DeadlinePassed):
+            self._run(input)
+        self._begin_pending()
+        effects, state.outbox = state.outbox, []
+        return effects
+
+    def _pass_deadlines(self) -> None:
+        """Deal with everything that is due, as often as that makes something else due."""
+        state = self._state
+        while (due := self.next_deadline()) is not None and due <= state.now:
+            cycle = state.running
+            if cycle.stage_deadline is not None and cycle.stage_deadline <= state.now:
+                self._run(DeadlinePassed())
+            else:
+                expire_holds(state)
+                answer_owed(state)
+                self._check(None)
+            if state.phase.is_resting:
+                self._begin_pending()
+
+    def _begin_pending(self) -> None:
+        state = self._state
+        if state.pending is not None and state.phase.is_resting:
+            pending, state.pending = state.pending, None
+            self._run(pending)
+
+    def _run(self, input: Input) -> None:
+        state = self._state
+        row = TABLE.get((state.phase, type(input)))
+        state.visited.clear()
+        if row is None:
+            app = getattr(input, "app", None)
+            state.refuse("not_now", f"{type(input).__name__} has no meaning in phase {state.phase}", app)
+        else:
+            row.step(state, input)
+        self._check(row.leads_to if row is not None else frozenset())
+
+    def _check(self, leads_to: frozenset[Phase] | None) -> None:
+        if self._checking:
+            check_step(self._state, leads_to)

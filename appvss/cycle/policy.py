@@ -1,0 +1,81 @@
+"""What the outcomes of the apps mean for the verdict.
+
+The rules, in the order in which they are tried:
+- The requester was told no: `failed`. There should be no snapshot.
+- Nothing speaks against it and at least one app held: `application`.
+- File systems were frozen over the whole hold, and the requester ended the hold itself: `filesystem`.
+- Everything else: `crash`. The machine may have been running when the snapshot was taken.
+
+"Something speaks against it" is: a required app whose outcome is not `held`, an end of the hold that the requester did
+not ask for, or file systems that this broker froze and that may not have stayed so until the thaw. A tolerated app's
+failure is named and lowers nothing; an ignored app's failure stands in the outcomes alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from appvss.model.app import Requirement
+from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
+
+_SAID: dict[Outcome, str] = {
+    Outcome.VETOED: "refused",
+    Outcome.TIMED_OUT: "did not answer in time",
+    Outcome.DISCONNECTED: "went away before it had answered",
+    Outcome.HOLD_LOST: "lost its hold",
+    Outcome.ABSENT: "is required and did not take part",
+    Outcome.SKIPPED: "was not asked",
+}
+
+
+def judge(
+    cycle: str,
+    outcomes: Sequence[AppOutcome],
+    *,
+    told_go_on: bool,
+    ended_by: str,
+    filesystems_frozen: bool,
+    filesystems_doubt: str,
+    hold: timedelta | None,
+) -> Verdict:
+    """The verdict of a cycle.
+
+    Args:
+        cycle: its id.
+        outcomes: every app's part, in the order of the freeze.
+        told_go_on: whether the requester was told that everything is held.
+        ended_by: why the cycle ended other than by its requester's thaw; empty when it did end so.
+        filesystems_frozen: whether this broker froze file systems.
+        filesystems_doubt: why they may not have stayed frozen until the thaw; empty when nothing says so.
+        hold: from the last ack to the thaw.
+    """
+    named = [outcome for outcome in outcomes if outcome.is_failure and outcome.requirement is not Requirement.IGNORED]
+    doubts = [outcome for outcome in named if outcome.requirement is Requirement.REQUIRED]
+    lesser = [outcome for outcome in named if outcome.requirement is Requirement.TOLERATED]
+    nobody = not any(outcome.outcome is Outcome.HELD for outcome in outcomes)
+    if not told_go_on:
+        level = Level.FAILED
+    elif not (doubts or ended_by or filesystems_doubt or nobody):
+        level = Level.APPLICATION
+    elif filesystems_frozen and not (ended_by or filesystems_doubt):
+        level = Level.FILESYSTEM
+    else:
+        level = Level.CRASH
+    reasons = [reason for reason in (ended_by, filesystems_doubt) if reason]
+    reasons += _sentences(doubts)
+    if nobody and told_go_on and not doubts:
+        reasons.append("no app was held: nothing in this machine vouches for the snapshot")
+    reasons += _sentences(lesser)
+    return Verdict(cycle, level, tuple(outcomes), tuple(dict.fromkeys(reasons)), hold)
+
+
+def _sentences(failures: Iterable[AppOutcome]) -> list[str]:
+    """One sentence for each failure; an app that was only never asked says nothing about why the cycle failed."""
+    return [sentence_of(failure) for failure in failures if failure.outcome is not Outcome.SKIPPED or failure.reason]
+
+
+def sentence_of(failure: AppOutcome) -> str:
+    """One app's failure in words."""
+    sentence = f"{failure.app} ({failure.requirement}) {_SAID[failure.outcome]}"
+    return f"{sentence}: {failure.reason}" if failure.reason else sentence

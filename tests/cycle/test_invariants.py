@@ -1,0 +1,204 @@
+"""The invariants see what they are there to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw
+from appvss.cycle.inputs import (
+    AppFroze,
+    AppLeft,
+    AppReady,
+    AppRegistered,
+    FreezeRequested,
+    SourceLost,
+    ThawRequested,
+)
+from appvss.cycle.invariants import InvariantBroken, Ledger, check_step
+from appvss.cycle.state import Cycle, State
+from appvss.model.app import AppId, HoldClaim, Registration
+from appvss.model.phase import Phase
+from appvss.model.request import Answer, Request, RequestKind
+from tests.cycle.support import BEGINNING, LIMIT, MOMENT, World, in_phase, seconds
+
+A = AppId("a")
+FREEZE = AskFreeze(A, "c", "host", LIMIT, LIMIT)
+
+
+def _state(world: World) -> State:
+    return world.machine._state
+
+
+def _cycle(world: World) -> Cycle:
+    return _state(world).running
+
+
+def _no_deadline(world: World) -> None:
+    _cycle(world).stage_deadline = None
+
+
+def _no_watch(world: World) -> None:
+    _cycle(world).hold_expiry = None
+
+
+def _too_much(world: World) -> None:
+    _cycle(world).budget = sum(_cycle(world).grants, timedelta(0)) - MOMENT
+
+
+@pytest.mark.parametrize(
+    ("phase", "spoil", "sentence"),
+    [
+        (Phase.PREPARED, _no_deadline, "no deadline is armed in phase prepared"),
+        (Phase.HOLDING, _no_watch, "a is held and nothing watches its limit"),
+        (Phase.HOLDING, _too_much, "granted"),
+    ],
+)
+def test_a_running_cycle(phase: Phase, spoil: Callable[[World], None], sentence: str) -> None:
+    world = in_phase(phase)
+    check_step(_state(world), None)
+    spoil(world)
+    with pytest.raises(InvariantBroken, match=sentence):
+        check_step(_state(world), None)
+
+
+def _unanswered(cycle: Cycle) -> None:
+    cycle.owed.append(World().request(RequestKind.THAW))
+
+
+def _not_let_go(cycle: Cycle) -> None:
+    cycle.participants[A].let_go = False
+
+
+def _ended_early(cycle: Cycle) -> None:
+    cycle.ended_by = "forced"
+
+
+def _not_confirmed(cycle: Cycle) -> None:
+    cycle.participants[A].confirmed = False
+
+
+def _thawed_early(cycle: Cycle) -> None:
+    cycle.participants[A].let_go_at = BEGINNING - MOMENT
+
+
+def _past_its_limit(cycle: Cycle) -> None:
+    cycle.participants[A].hold_limit = -MOMENT
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (_unanswered, "ended with a request unanswered"),
+        (_not_let_go, "a was sent a freeze and neither thaw nor abort"),
+        (_ended_early, "is `application` and ended early"),
+        (_not_confirmed, "a is required, was not held"),
+        (_thawed_early, "a was thawed before the hold ended"),
+        (_past_its_limit, "a held past its limit"),
+    ],
+)
+def test_a_cycle_that_has_ended(spoil: Callable[[Cycle], None], sentence: str) -> None:
+    world = in_phase(Phase.COMPLETED)
+    check_step(_state(world), None)
+    spoil(_cycle(world))
+    with pytest.raises(InvariantBroken, match=sentence):
+        check_step(_state(world), None)
+
+
+def test_a_step_that_enters_a_phase_outside_its_row() -> None:
+    state = State(World().settings, BEGINNING)
+    check_step(state, frozenset())
+    state.enter(Phase.PREPARING)
+    with pytest.raises(InvariantBroken, match=r"entered .*preparing"):
+        check_step(state, frozenset({Phase.ABORTED}))
+
+
+# -- the ledger
+
+
+def _request(limit: timedelta = LIMIT) -> Request:
+    return World().request(RequestKind.FREEZE, limit=limit)
+
+
+def _answer(request: Request) -> AnswerSource:
+    return AnswerSource(Answer(request, go_on=True, reason=""))
+
+
+def test_a_freeze_is_ended_by_exactly_one_thaw() -> None:
+    ledger = Ledger()
+    ledger.sent([FREEZE], BEGINNING)
+    with pytest.raises(InvariantBroken, match="still frozen at rest"):
+        ledger.at_rest(BEGINNING)
+    with pytest.raises(InvariantBroken, match="two freezes"):
+        ledger.sent([FREEZE], BEGINNING)
+    ledger.sent([AskThaw(A, "c")], BEGINNING)
+    ledger.at_rest(BEGINNING)
+    with pytest.raises(InvariantBroken, match="let go twice"):
+        ledger.sent([AskAbort(A, "c", "again")], BEGINNING)
+
+
+def test_what_was_prepared_may_be_aborted_once() -> None:
+    ledger = Ledger()
+    ledger.sent([AskPrepare(A, "c", "host", LIMIT), AskAbort(A, "c", "over")], BEGINNING)
+    with pytest.raises(InvariantBroken, match="let go twice"):
+        ledger.sent([AskAbort(A, "c", "over")], BEGINNING)
+    ledger.sent([AskPrepare(A, "d", "host", LIMIT), AskFreeze(A, "d", "host", LIMIT, LIMIT)], BEGINNING)
+    ledger.sent([AskThaw(A, "d")], BEGINNING)
+    with pytest.raises(InvariantBroken, match="let go twice"):
+        ledger.sent([AskThaw(A, "d")], BEGINNING)
+
+
+@pytest.mark.parametrize("told", [AppFroze(A, "c"), AppRegistered(Registration(A, claim=HoldClaim("c", seconds(1))))])
+def test_an_app_that_says_it_is_frozen_must_be_let_go(told: AppFroze | AppRegistered) -> None:
+    ledger = Ledger()
+    ledger.told(told, BEGINNING)
+    with pytest.raises(InvariantBroken, match="still frozen at rest"):
+        ledger.at_rest(BEGINNING)
+
+
+@pytest.mark.parametrize("told", [AppLeft(A, "gone"), AppRegistered(Registration(A))])
+def test_a_registration_that_has_ended_is_owed_nothing(told: AppLeft | AppRegistered) -> None:
+    ledger = Ledger()
+    ledger.sent([AskPrepare(A, "b", "host", LIMIT), FREEZE], BEGINNING)
+    ledger.told(told, BEGINNING)
+    ledger.told(AppReady(A, "c"), BEGINNING)
+    ledger.at_rest(BEGINNING)
+    with pytest.raises(InvariantBroken, match="holds nothing"):
+        ledger.sent([AskAbort(A, "b", "over")], BEGINNING)
+
+
+def test_a_request_gets_exactly_one_answer() -> None:
+    ledger, request = Ledger(), _request()
+    with pytest.raises(InvariantBroken, match="never asked"):
+        ledger.sent([_answer(request)], BEGINNING)
+    ledger.told(FreezeRequested(request, "c"), BEGINNING)
+    with pytest.raises(InvariantBroken, match="requests without an answer"):
+        ledger.at_rest(BEGINNING)
+    ledger.sent([_answer(request)], BEGINNING)
+    ledger.at_rest(BEGINNING)
+    with pytest.raises(InvariantBroken, match="answered twice"):
+        ledger.sent([_answer(request)], BEGINNING)
+
+
+def test_an_answer_is_neither_late_nor_missing() -> None:
+    ledger, request = Ledger(), _request()
+    ledger.told(FreezeRequested(request, "c"), BEGINNING)
+    ledger.on_time(BEGINNING, request.deadline)
+    with pytest.raises(InvariantBroken, match="without an answer in time"):
+        ledger.on_time(BEGINNING, request.deadline + MOMENT)
+    ledger.on_time(request.deadline + MOMENT, request.deadline + seconds(1))
+    with pytest.raises(InvariantBroken, match="after its limit"):
+        ledger.sent([_answer(request)], request.deadline + MOMENT)
+
+
+def test_what_was_asked_too_late_or_by_a_lost_source_is_owed_no_answer() -> None:
+    ledger = Ledger()
+    ledger.told(ThawRequested(_request(-MOMENT)), BEGINNING)
+    ledger.told(FreezeRequested(_request(), "c"), BEGINNING)
+    ledger.told(SourceLost("local", "gone"), BEGINNING)
+    with pytest.raises(InvariantBroken, match="requests without an answer"):
+        ledger.at_rest(BEGINNING)
+    ledger.told(SourceLost("freebsd", "gone"), BEGINNING)
+    ledger.at_rest(BEGINNING)
