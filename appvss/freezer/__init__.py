@@ -1,0 +1,1 @@
+"""File systems: who freezes them, and when."""

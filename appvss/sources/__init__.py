@@ -1,0 +1,2 @@
+"""Who asks: one file per kind of requester. A source turns its protocol into requests and takes back one answer
+each."""

@@ -1,0 +1,1 @@
+"""The bytes of each source as values, and back. Pure."""

@@ -1,0 +1,235 @@
+"""The source on a device that does what the driver never does: it lies, fails, or hangs a system call for good."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tenacity import wait_fixed
+
+from appvss.model.errors import DeviceWrong, SimulatorUnavailable, SourceError
+from appvss.model.request import Answer
+from appvss.model.source import SourceCondition, SourceMode
+from appvss.simulator.freebsd import FsSide, Host, HostOperation, fuse_abi, mount
+from appvss.simulator.freebsd.clock import Alarms
+from appvss.simulator.freebsd.device import NODE_NAMES, Device
+from appvss.simulator.freebsd.event import EventRecord, Side
+from appvss.simulator.freebsd.fuse import FuseConnection
+from appvss.simulator.freebsd.fuse_abi import Opcode, Request
+from appvss.simulator.freebsd.machine import Machine
+from appvss.sources.device_opener import DeviceOpener
+from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
+from appvss.sources.freebsd.source import STOP_LIMIT
+from appvss.sources.wire.freebsd import LAYOUT, LINUX
+from tests.sources.freebsd_support import WAIT, Listener, VirtualClock, left_behind, running
+
+
+class Troubled(Device):
+    """The simulator's device, with some of its answers replaced."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine)
+        self.trouble: Callable[[Request], bytes | None] | None = None
+        """Answers instead of the device; raises `Usual` to let the device answer, returns None to never answer."""
+        self.struck = asyncio.Event()
+        """Trouble has happened."""
+
+    def handle(self, request: Request, answer: Callable[[bytes], None]) -> bytes | None:
+        if self.trouble is not None:
+            try:
+                body = self.trouble(request)
+            except Usual:
+                pass
+            except OSError:
+                self.struck.set()
+                raise
+            else:
+                self.struck.set()
+                return body
+        return super().handle(request, answer)
+
+
+class Usual(Exception):
+    """No trouble for this one."""
+
+
+def hang(opcode: Opcode) -> Callable[[Request], None]:
+    def trouble(request: Request) -> None:
+        if request.opcode != opcode:
+            raise Usual
+
+    return trouble
+
+
+def on_ioctl(command: int, answer: bytes | int) -> Callable[[Request], bytes]:
+    """Answer that ioctl with these bytes, or with this errno."""
+
+    def trouble(request: Request) -> bytes:
+        if request.opcode != Opcode.IOCTL or fuse_abi.parse_ioctl(request.body).command != command:
+            raise Usual
+        if isinstance(answer, int):
+            raise OSError(answer, os.strerror(answer))
+        return fuse_abi.ioctl_reply(answer)
+
+    return trouble
+
+
+def poll_says(events: int) -> Callable[[Request], bytes]:
+    def trouble(request: Request) -> bytes:
+        if request.opcode != Opcode.POLL:
+            raise Usual
+        return fuse_abi.poll_reply(events)
+
+    return trouble
+
+
+@dataclass
+class Stage:
+    path: Path
+    device: Troubled
+    machine: Machine
+    host: Host
+    connection: FuseConnection
+    clock: VirtualClock
+
+    def source(self, mode: SourceMode = SourceMode.AUTOMATIC) -> FreebsdSource:
+        return FreebsdSource(FreebsdSettings(device=str(self.path), mode=mode), self.clock, pause=wait_fixed(WAIT))
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    parent = Path(tempfile.mkdtemp(prefix="vss-", dir="/tmp"))
+    clock, record = VirtualClock(), EventRecord()
+    alarms = Alarms(clock)
+    machine = Machine(clock, alarms, record, debug_kernel=False)
+    device, host, fs = Troubled(machine), Host(machine, alarms, clock), FsSide(machine, automatic=True)
+    machine.listeners = [device.notice, host.notice, fs.notice]
+    try:
+        descriptor = await asyncio.to_thread(mount.mount, parent / "dev")
+    except SimulatorUnavailable as error:
+        shutil.rmtree(parent)
+        pytest.skip(f"no FUSE here: {error.sentence}")
+    connection = device.serve(descriptor)
+    machine.attach()
+    async with asyncio.timeout(WAIT):
+        await connection.ready.wait()
+    yield Stage(parent / "dev" / NODE_NAMES[Side.APP], device, machine, host, connection, clock)
+    connection.close()
+    await asyncio.to_thread(mount.unmount, parent / "dev")
+    host.give_up("the end")
+    alarms.ring_all()
+    machine.close()
+    shutil.rmtree(parent)
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(64), b"\xff" * 64, LAYOUT.pack(9, 0, 1), LAYOUT.pack(0, 0, 1), LAYOUT.pack(0, 1, 1)]
+)
+async def test_a_device_that_says_yes_to_everything_is_the_wrong_one(stage: Stage, data: bytes) -> None:
+    stage.device.trouble = on_ioctl(LINUX.read, data)
+    with pytest.raises(DeviceWrong, match=f"{stage.path} is not the driver's device: its READ brings no message"):
+        async with asyncio.timeout(WAIT):
+            await stage.source(SourceMode.REQUIRED).run(Listener())
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (on_ioctl(LINUX.read, errno.ENXIO), "is gone: "),
+        (on_ioctl(LINUX.read, errno.ENOTTY), "is gone: "),
+        (on_ioctl(LINUX.read, LAYOUT.pack(9, 0, 1)), "does not behave any more: "),
+        (on_ioctl(LINUX.read, bytes(64)), "does not behave any more: "),
+        (poll_says(select.POLLHUP), "is gone: poll(2) reports 0x10"),
+        (poll_says(select.POLLIN | select.POLLERR), "is gone: poll(2) reports 0x9"),
+    ],
+)
+async def test_a_device_that_fails_while_it_serves_is_lost(
+    stage: Stage, trouble: Callable[[Request], bytes], words: str
+) -> None:
+    listener, before = Listener(), left_behind()
+    async with running(stage.source(), listener):
+        await listener.next_state(SourceCondition.SERVING)
+        stage.device.trouble = trouble
+        stage.host.send(HostOperation.FREEZE)
+        state = await listener.next_state(SourceCondition.LOST)
+        assert f"{stage.path} {words}" in state.detail
+        assert listener.losses == [("freebsd", state.detail)]
+        assert listener.requests == []
+        assert left_behind()[1:] == before[1:]
+
+
+async def test_a_device_that_fails_to_take_an_answer_is_lost(stage: Stage) -> None:
+    source, listener = stage.source(), Listener()
+    async with running(source, listener):
+        await listener.next_state(SourceCondition.SERVING)
+        stage.device.trouble = on_ioctl(LINUX.write, errno.ENXIO)
+        stage.host.send(HostOperation.FREEZE)
+        request = await listener.next_request()
+        source.answer(Answer(request, go_on=True, reason=""))
+        state = await listener.next_state(SourceCondition.LOST)
+    assert state.detail == f"{stage.path} is gone: {os.strerror(errno.ENXIO)}"
+    assert listener.losses == [("freebsd", state.detail)]
+
+
+async def test_an_open_that_hangs_is_given_up_and_not_begun_twice(stage: Stage) -> None:
+    stage.device.trouble = hang(Opcode.OPEN)
+    opener = DeviceOpener(str(stage.path), limit=timedelta(seconds=0.5))
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(SourceError, match=f"opening {stage.path} took longer than 500.0ms"):
+            await asyncio.to_thread(opener.open, reading)
+        assert stage.device.struck.is_set()
+        with pytest.raises(SourceError, match=r"process \d+, which tried to open .* before, cannot be ended"):
+            await asyncio.to_thread(opener.open, reading)
+        # The kernel lets go of the child; the next attempt is an ordinary one again.
+        stage.connection.close()
+        with pytest.raises(OSError, match="not connected"):
+            await asyncio.to_thread(opener.open, reading)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert not left_behind()[2]
+
+
+async def test_cancelling_does_not_wait_for_an_open_that_hangs(stage: Stage) -> None:
+    stage.device.trouble = hang(Opcode.OPEN)
+    source, listener = stage.source(), Listener()
+    began = time.monotonic()
+    async with running(source, listener), asyncio.timeout(WAIT):
+        await stage.device.struck.wait()
+    assert time.monotonic() - began < STOP_LIMIT.total_seconds()
+    assert left_behind()[2]
+    # The kernel lets go of the child; whoever opens next reaps it.
+    stage.connection.close()
+    async with running(source, listener):
+        assert "it cannot be opened" in (await listener.next_state()).detail
+    assert not left_behind()[2]
+
+
+async def test_cancelling_does_not_wait_for_an_ioctl_that_hangs(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    listener, before = Listener(), left_behind()
+    began = time.monotonic()
+    async with running(stage.source(), listener):
+        await listener.next_state(SourceCondition.SERVING)
+        stage.device.trouble = hang(Opcode.IOCTL)
+        stage.host.send(HostOperation.FREEZE)
+        async with asyncio.timeout(WAIT):
+            await stage.device.struck.wait()
+    assert STOP_LIMIT.total_seconds() <= time.monotonic() - began < WAIT
+    assert "hangs in a system call and is left behind" in caplog.text
+    # The kernel lets go of the thread, which then puts everything away.
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "appvss-freebsd")
+    stage.connection.close()
+    await asyncio.to_thread(thread.join, WAIT)
+    assert left_behind()[1:] == before[1:]
