@@ -1,0 +1,241 @@
+"""The administrator's client: what `appvss status`, `apps`, `watch`, `thaw` and `freeze` are made of.
+
+It talks to the admin socket, which the kernel opens to the broker's own user alone (usually root).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import grpc
+
+from appvss import contract
+from appvss.model.errors import AppvssError, UsageError
+from appvss.model.names import REASON_LIMIT, printable
+from appvss.sdk.admin_failures import let_go, refused, silent, unreachable, unreadable
+from appvss.sdk.admin_hold import Hold
+from appvss.sdk.admin_values import (
+    AppStatus,
+    BrokerEvent,
+    BrokerStatus,
+    CycleDetail,
+    CycleSummary,
+    app_of,
+    detail_of,
+    event_of,
+    status_of,
+    summary_of,
+)
+from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+ANSWER_LIMIT: Final = timedelta(seconds=10)
+"""How long a question may take."""
+THAW_LIMIT: Final = timedelta(seconds=45)
+"""How long a forced thaw may take: the broker waits 30 s for the apps (`admin.proto`)."""
+REQUESTER_LIMIT: Final = 200
+"""Longest name of a requester, in characters (`requester.proto`)."""
+
+_Request = TypeVar("_Request", bound="Message", contravariant=True)
+_Response = TypeVar("_Response", bound="Message", covariant=True)
+_Answer = TypeVar("_Answer", bound="Message")
+_Question = TypeVar("_Question", bound="Message")
+_Value = TypeVar("_Value")
+
+
+class _Method(Protocol[_Request, _Response]):
+    def __call__(self, request: _Request, timeout: float | None = None) -> _Response: ...
+
+
+class AdminClient:
+    """A connection to one broker's admin socket. Every method may be called from any thread.
+
+    Args:
+        runtime_directory: the broker's. None: APPVSS_RUNTIME_DIRECTORY, else the platform's place.
+        limit: how long one question may take.
+
+    Raises:
+        SocketPathTooLong: no socket fits into `runtime_directory`.
+    """
+
+    def __init__(
+        self, runtime_directory: str | os.PathLike[str] | None = None, *, limit: timedelta = ANSWER_LIMIT
+    ) -> None:
+        self.path = contract.socket_path(contract.runtime_directory(runtime_directory), contract.ADMIN_SOCKET)
+        """The admin socket."""
+        self._limit = limit
+        self._channel = grpc.insecure_channel(f"unix:{self.path}", options=contract.ADMIN_CHANNEL_OPTIONS)
+        self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
+        self._requester = requester_pb2_grpc.RequesterServiceStub(self._channel)
+
+    def close(self) -> None:
+        """End the connection. A watch or a hold that is open ends with it."""
+        self._channel.close()
+
+    def __enter__(self) -> AdminClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def status(self) -> BrokerStatus:
+        """The broker at one glance.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerRefused: it answered with something else.
+        """
+        return self._ask(self._admin.GetStatus, admin_pb2.GetStatusRequest(), status_of, self._limit)
+
+    def apps(self) -> tuple[AppStatus, ...]:
+        """All registered apps in the order of the freeze, and those that are expected and not there.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerRefused: it answered with something else.
+        """
+        return self._ask(
+            self._admin.ListApps,
+            admin_pb2.ListAppsRequest(),
+            lambda answer: tuple(app_of(app) for app in answer.apps),
+            self._limit,
+        )
+
+    def cycles(self, limit: int = 0) -> tuple[CycleSummary, ...]:
+        """The last cycles that ended since the broker's start, newest first.
+
+        Args:
+            limit: how many at most; 0: all that the broker keeps.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerRefused: it answered with something else.
+        """
+        return self._ask(
+            self._admin.ListCycles,
+            admin_pb2.ListCyclesRequest(limit=limit),
+            lambda answer: tuple(summary_of(cycle) for cycle in answer.cycles),
+            self._limit,
+        )
+
+    def cycle(self, cycle: str) -> CycleDetail:
+        """One cycle with its events.
+
+        Raises:
+            CycleUnknown: the broker knows no cycle of that id.
+            BrokerUnreachable: no broker answers.
+            BrokerRefused: it answered with something else.
+        """
+        return self._ask(self._admin.GetCycle, admin_pb2.GetCycleRequest(cycle=cycle), detail_of, self._limit)
+
+    def force_thaw(self, reason: str = "") -> str:
+        """End the running cycle, so that everything goes on. The cycle's id; empty: none was running.
+
+        Args:
+            reason: why, one sentence for the history.
+
+        Raises:
+            BrokerRefused: the thaw was ordered, and some app has not confirmed it in the broker's limit.
+            BrokerUnreachable: no broker answers.
+        """
+        request = admin_pb2.ForceThawRequest(reason=printable(reason, REASON_LIMIT))
+        return self._ask(
+            self._admin.ForceThaw, request, lambda answer: printable(answer.thawed_cycle), max(self._limit, THAW_LIMIT)
+        )
+
+    def watch(self) -> Iterator[BrokerEvent]:
+        """What happens from now on, event by event, until the broker stops or the iterator is closed.
+
+        The call begins at once, before the first event is taken.
+
+        Raises:
+            BrokerUnreachable: no broker answers, or it stops. Raised by the iterator.
+            BrokerRefused: there are too many watchers, or this one was too slow and has missed events.
+        """
+        call = self._admin.WatchEvents(admin_pb2.WatchEventsRequest())
+
+        def events() -> Iterator[BrokerEvent]:
+            try:
+                for response in call:
+                    yield event_of(response.event)
+                return
+            except grpc.RpcError as error:
+                let_go(error)
+                failure = self._explain(error)
+            except UsageError as error:
+                failure = unreadable(error.sentence)
+            finally:
+                call.cancel()
+            try:
+                raise failure
+            finally:
+                del failure  # or this frame, which knows the call, and the error keep each other alive
+
+        return events()
+
+    def hold(
+        self,
+        requester: str,
+        *,
+        freeze_budget: timedelta | None = None,
+        hold_limit: timedelta | None = None,
+        notify: Callable[[], None] = lambda: None,
+    ) -> Hold:
+        """Ask for a hold of all apps. It lasts until `Hold.finish`, until it is left, or until its limit.
+
+        Args:
+            requester: who wants it, for people.
+            freeze_budget: the time for prepare and freeze together. None: as configured.
+            hold_limit: the longest hold. None: as configured.
+            notify: called after every change of the hold, from another thread. It must not block.
+
+        No error here: `Hold.wait_held` raises CycleBusy, RequestRefused, BrokerRefused and BrokerUnreachable.
+        """
+        begin = requester_pb2.Begin(requester=printable(requester, REQUESTER_LIMIT))
+        if freeze_budget is not None:
+            begin.freeze_budget.FromTimedelta(freeze_budget)
+        if hold_limit is not None:
+            begin.hold_limit.FromTimedelta(hold_limit)
+        return Hold(
+            requester_pb2.HoldRequest(begin=begin),
+            self._requester.Hold,
+            self._explain,
+            lambda limit: silent(self.path, limit),
+            notify,
+        )
+
+    def _ask(
+        self,
+        method: _Method[_Question, _Answer],
+        request: _Question,
+        value_of: Callable[[_Answer], _Value],
+        limit: timedelta,
+    ) -> _Value:
+        began = time.monotonic()
+        try:
+            return value_of(method(request, timeout=limit.total_seconds()))
+        except grpc.RpcError as error:
+            raise self._explain(error, limit, timedelta(seconds=time.monotonic() - began)) from error
+        except UsageError as error:
+            raise unreadable(error.sentence) from error
+
+    def _explain(
+        self, error: grpc.RpcError, limit: timedelta | None = None, waited: timedelta = timedelta(0)
+    ) -> AppvssError:
+        """The error in our words. gRPC has one code for its deadline and for the broker's; the time tells which."""
+        call: object = error
+        code, detail = (call.code(), call.details() or "") if isinstance(call, grpc.Call) else (None, str(error))
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and limit is not None and waited >= limit:
+            return silent(self.path, limit)
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            return unreachable(self.path, detail)
+        return refused(code, detail)

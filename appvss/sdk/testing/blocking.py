@@ -1,0 +1,139 @@
+"""`BlockingFakeBroker`: the fake broker for tests without an event loop."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from appvss.model.app import AppId, HoldClaim
+from appvss.model.duration import format_duration
+from appvss.sdk.quiet import grpc
+from appvss.sdk.testing.app import ANSWER_LIMIT, BUDGET, HOLD_LIMIT, REQUESTER, AppBase
+from appvss.sdk.testing.core import Core
+from appvss.sdk.testing.results import FreezeResult, PrepareResult, ThawResult
+from appvss.sdk.testing.streams import CallRefused
+
+T = TypeVar("T")
+
+
+def _within(future: Future[T], bound: timedelta, late: str) -> T:
+    try:
+        return future.result(bound.total_seconds())
+    except TimeoutError as error:
+        raise TimeoutError(late) from error
+    finally:
+        future.cancel()
+
+
+class BlockingFakeApp(AppBase):
+    """One app that is attached to a `BlockingFakeBroker`. Its methods are those of `FakeApp`, and block."""
+
+    def prepare(
+        self,
+        cycle: str | None = None,
+        *,
+        requester: str = REQUESTER,
+        budget: timedelta = BUDGET,
+        within: timedelta | None = None,
+    ) -> PrepareResult:
+        """Ask for the slow work ahead: see `FakeApp.prepare`."""
+        bound = within or budget + ANSWER_LIMIT
+        return _within(self._ask_prepare(cycle, requester, budget), bound, self._late("answer a prepare", bound))
+
+    def freeze(
+        self,
+        cycle: str | None = None,
+        *,
+        requester: str = REQUESTER,
+        budget: timedelta = BUDGET,
+        hold_limit: timedelta = HOLD_LIMIT,
+        within: timedelta | None = None,
+    ) -> FreezeResult:
+        """Ask the app to get quiet and stay quiet: see `FakeApp.freeze`."""
+        bound = within or budget + ANSWER_LIMIT
+        asked = self._ask_freeze(cycle, requester, budget, hold_limit)
+        return _within(asked, bound, self._late("answer a freeze", bound))
+
+    def thaw(self, cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT) -> ThawResult:
+        """Tell the app that the hold is over. `cycle`: None: that of the last question."""
+        return _within(self._ask_thaw(cycle), within, self._late("answer a thaw", within))
+
+    def abort(
+        self, reason: str = "the test aborts the cycle", cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT
+    ) -> ThawResult:
+        """Tell the app that the cycle is over without a snapshot. `cycle`: None: that of the last question."""
+        return _within(self._ask_abort(cycle, reason), within, self._late("answer an abort", within))
+
+    def hold_lost(self, cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT) -> str:
+        """Wait until the app says that it lost its hold, and why. `cycle`: None: that of the last question."""
+        lost = self._core.lost(self._record, self._asked(cycle))
+        return _within(lost, within, self._late("say that its hold is lost", within))
+
+    def disconnect(self) -> None:
+        """Cut the app's stream. The app comes back by itself: see `returned`."""
+        self._core.disconnect(self._record)
+
+    def returned(self, *, within: timedelta = ANSWER_LIMIT) -> HoldClaim | None:
+        """Wait until the app has attached again since it was last waited for. Returns what it says it still holds."""
+        _within(self._when_returned(), within, self._late("come back", within))
+        return self._note_returned()
+
+    def gone(self, *, within: timedelta = ANSWER_LIMIT) -> None:
+        """Wait until the app has no stream."""
+        _within(self._core.gone(self._record), within, self._late("go", within))
+
+
+class BlockingFakeBroker:
+    """`FakeBroker` for tests without an event loop: `with BlockingFakeBroker() as broker`.
+
+    Args:
+        runtime_directory: where the sockets are made; None: in a temporary directory that goes with the broker.
+        unidentified: whether an app that brings no token from the side socket is admitted.
+    """
+
+    def __init__(self, runtime_directory: Path | None = None, *, unidentified: bool = True) -> None:
+        self._core = Core(runtime_directory, unidentified=unidentified)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._core.close()
+
+    @property
+    def runtime_directory(self) -> Path:
+        """Where the sockets are: give it to `serve_in_thread`, or to a process as `APPVSS_RUNTIME_DIRECTORY`."""
+        return self._core.directory
+
+    def app(self, name: str, instance: str = "", *, within: timedelta = ANSWER_LIMIT) -> BlockingFakeApp:
+        """Wait until the app is attached.
+
+        Raises:
+            NameInvalid: no app can have such a name.
+            TimeoutError: it did not come.
+        """
+        app = AppId(name, instance)
+        late = f"{app} did not attach within {format_duration(within)}"
+        return BlockingFakeApp(self._core, _within(self._core.attached(app), within, late))
+
+    def stop(self, goodbye: str | None = None) -> None:
+        """End every stream and take the sockets away. `goodbye`: what to say before; None: nothing, as in a crash."""
+        self._core.stop(goodbye)
+
+    def start(self) -> None:
+        """Serve again after `stop`, in the same directory. The apps come back by themselves."""
+        self._core.start()
+
+    def refuse(self, code: grpc.StatusCode, details: str) -> None:
+        """Refuse every app that attaches from now on, with a code of the table at `Attach` in app.proto."""
+        self._core.refusing = CallRefused(code, details)
+
+    def admit(self) -> None:
+        """Refuse no more."""
+        self._core.refusing = None

@@ -1,0 +1,250 @@
+"""The other side of the admin socket: a real gRPC server that says what a test tells it to, and notes what it heard."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+
+from appvss import contract
+from appvss.model.app import AppId, Requirement
+from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
+from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc, types_pb2
+
+BOUND = 20.0
+"""Seconds after which a wait of a test has failed."""
+TIME = datetime(2026, 3, 4, 5, 6, 7, 123000, tzinfo=UTC)
+
+HELD = AppOutcome(
+    app=AppId("orders-db", "eu"),
+    outcome=Outcome.HELD,
+    requirement=Requirement.REQUIRED,
+    order=10,
+    time_to_freeze=timedelta(milliseconds=12),
+    hold=timedelta(seconds=3),
+    evidence={"lsn": "0/16B3748"},
+)
+VETOED = AppOutcome(
+    app=AppId("web"),
+    outcome=Outcome.VETOED,
+    requirement=Requirement.TOLERATED,
+    order=50,
+    reason="a deployment is running",
+    retryable=True,
+)
+IGNORED = AppOutcome(app=AppId("cache"), outcome=Outcome.TIMED_OUT, requirement=Requirement.IGNORED, order=60)
+GOOD = Verdict("c-1", Level.APPLICATION, (HELD,), (), timedelta(seconds=3))
+DOUBTFUL = Verdict(
+    cycle="c-1",
+    level=Level.FILESYSTEM,
+    outcomes=(HELD, VETOED, IGNORED),
+    reasons=("web vetoed: a deployment is running",),
+    hold=timedelta(seconds=3),
+)
+FAILED = Verdict("c-1", Level.FAILED, (VETOED,), ("web vetoed: a deployment is running",))
+
+
+def length(value: timedelta) -> contract.Duration:
+    return contract.duration_message(value)
+
+
+def summary(verdict: Verdict = DOUBTFUL, cycle: str = "c-1") -> admin_pb2.CycleSummary:
+    message = admin_pb2.CycleSummary(
+        cycle=cycle,
+        source="local",
+        requester="appvss freeze",
+        took=length(timedelta(seconds=4)),
+        phase=types_pb2.PHASE_COMPLETED,
+        verdict=contract.verdict_message(verdict),
+    )
+    message.time.FromDatetime(TIME)
+    return message
+
+
+def status() -> admin_pb2.GetStatusResponse:
+    return admin_pb2.GetStatusResponse(
+        broker="appvss/0.1.0",
+        pid=4711,
+        uptime=length(timedelta(hours=2, minutes=5)),
+        phase=types_pb2.PHASE_HOLDING,
+        cycle="c-2",
+        phase_for=length(timedelta(seconds=1.5)),
+        apps=2,
+        absent_apps=["billing"],
+        sources=[
+            admin_pb2.Source(
+                name="freebsd",
+                mode="automatic",
+                condition="waiting",
+                detail="/dev/hv_appvss_dev is not there",
+                since=length(timedelta(minutes=3)),
+            )
+        ],
+        last_cycle=summary(),
+        runtime_directory="/run/appvss",
+        configuration="/etc/appvss/broker.toml",
+    )
+
+
+def apps() -> list[admin_pb2.App]:
+    return [
+        admin_pb2.App(
+            name="orders-db",
+            instance="eu",
+            state="held",
+            since=length(timedelta(seconds=1)),
+            requirement=types_pb2.REQUIREMENT_REQUIRED,
+            order=10,
+            after=["web"],
+            freeze_timeout=length(timedelta(seconds=2)),
+            hold_limit=length(timedelta(seconds=60)),
+            peer=types_pb2.Peer(uid=70, gid=71, pid=72),
+            paths=["/var/db/orders"],
+            library="appvss-python/0.1.0",
+            last_outcome=contract.outcome_message(HELD),
+        ),
+        admin_pb2.App(
+            name="web",
+            state="registered",
+            since=length(timedelta(seconds=90)),
+            requirement=types_pb2.REQUIREMENT_TOLERATED,
+            order=50,
+            hold_limit=length(timedelta(seconds=60)),
+            last_error="[red]a deployment\x1b[31m is running",
+        ),
+    ]
+
+
+def event(kind: str, **fields: object) -> types_pb2.Event:
+    message = types_pb2.Event(kind=kind, **fields)
+    message.time.FromDatetime(TIME)
+    return message
+
+
+@dataclass
+class BrokerPeer(admin_pb2_grpc.AdminServiceServicer, requester_pb2_grpc.RequesterServiceServicer):
+    """Answers with its attributes. A test changes them before it calls."""
+
+    directory: Path
+    status: admin_pb2.GetStatusResponse = field(default_factory=status)
+    apps: list[admin_pb2.App] = field(default_factory=apps)
+    cycles: list[admin_pb2.CycleSummary] = field(default_factory=lambda: [summary()])
+    thawed_cycle: str = "c-2"
+    failure: tuple[grpc.StatusCode, str] | None = None
+    """What every call ends with, instead of its answer."""
+    silent: bool = False
+    """Whether calls are taken and never answered."""
+    hold_script: list[Verdict | str] = field(default_factory=lambda: ["held", "finish", GOOD])
+    """What a hold does, step by step: `held` tells the requester, `finish` waits for its thaw, `wait` for `go_on`,
+    `hang` for ever; a verdict ends it."""
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+    events: asyncio.Queue[types_pb2.Event] = field(default_factory=asyncio.Queue)
+
+    watching: asyncio.Event = field(default_factory=asyncio.Event)
+    """A watcher is there."""
+    unwatched: asyncio.Event = field(default_factory=asyncio.Event)
+    """A watcher went away."""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    begin: requester_pb2.Begin | None = None
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    """The requester asked for the thaw."""
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
+    """The requester ended the call before it was over."""
+    thaw_reasons: list[str] = field(default_factory=list)
+    limits: list[int] = field(default_factory=list)
+
+    async def _before(self, context: grpc.aio.ServicerContext) -> None:
+        if self.failure is not None:
+            await context.abort(*self.failure)
+        if self.silent:
+            await asyncio.Event().wait()
+
+    async def GetStatus(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        return self.status
+
+    async def ListApps(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        return admin_pb2.ListAppsResponse(apps=self.apps)
+
+    async def ListCycles(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        self.limits.append(request.limit)
+        return admin_pb2.ListCyclesResponse(cycles=self.cycles)
+
+    async def GetCycle(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        for cycle in self.cycles:
+            if cycle.cycle == request.cycle:
+                return admin_pb2.GetCycleResponse(summary=cycle, events=[event("cycle_began", cycle=cycle.cycle)])
+        return await context.abort(grpc.StatusCode.NOT_FOUND, f"no cycle {request.cycle} is known")
+
+    async def ForceThaw(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        self.thaw_reasons.append(request.reason)
+        return admin_pb2.ForceThawResponse(thawed_cycle=self.thawed_cycle)
+
+    async def WatchEvents(self, request, context):  # noqa: N802 the contract names it
+        self.watching.set()
+        try:
+            await self._before(context)
+            while True:
+                yield admin_pb2.WatchEventsResponse(event=await self.events.get())
+        finally:
+            self.unwatched.set()
+
+    async def Hold(self, request_iterator, context):  # noqa: N802 the contract names it
+        requests = aiter(request_iterator)
+        self.begin = (await anext(requests)).begin
+        self.begun.set()
+        try:
+            await self._before(context)
+            for step in self.hold_script:
+                if isinstance(step, Verdict):
+                    yield requester_pb2.HoldResponse(ended=requester_pb2.Ended(verdict=contract.verdict_message(step)))
+                elif step == "held":
+                    held = requester_pb2.Held(cycle="c-1", hold_limit=length(timedelta(seconds=30)))
+                    yield requester_pb2.HoldResponse(held=held)
+                elif step == "finish":
+                    request = await anext(requests, None)
+                    if request is None:
+                        self.broken.set()
+                        return
+                    assert request.HasField("finish")
+                    self.finished.set()
+                elif step == "wait":
+                    await self.go_on.wait()
+                else:
+                    await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.broken.set()
+            raise
+
+
+@contextlib.asynccontextmanager
+async def broker_peer() -> AsyncIterator[BrokerPeer]:
+    """A peer that serves the admin socket of a runtime directory of its own."""
+    directory = Path(tempfile.mkdtemp(prefix="av", dir="/tmp"))
+    server = grpc.aio.server(options=contract.SERVER_OPTIONS)
+    peer = BrokerPeer(directory)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(peer, server)
+    requester_pb2_grpc.add_RequesterServiceServicer_to_server(peer, server)
+    server.add_insecure_port(f"unix:{contract.socket_path(directory, contract.ADMIN_SOCKET)}")
+    await server.start()
+    try:
+        yield peer
+    finally:
+        await server.stop(grace=0)
+        shutil.rmtree(directory)
+
+
+async def reached(happening: asyncio.Event) -> None:
+    """Wait until it has happened; fail when it does not."""
+    await asyncio.wait_for(happening.wait(), BOUND)
