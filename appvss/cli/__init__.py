@@ -1,0 +1,1 @@
+"""The `appvss` command: one file per command; render.py turns values into text or JSON."""

@@ -1,0 +1,124 @@
+"""The pages that promise something are complete: what they list is exactly what there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from appvss.cli import documents, reference
+from appvss.cli.freeze_run import FreezeReport
+from appvss.cli.main import run
+from appvss.model import errors
+from appvss.model.errors import AppvssError, ExitCode
+from appvss.model.phase import Phase
+from appvss.sdk.admin_values import app_of, event_of, status_of, summary_of
+from tests.sdk.broker_peer import apps, event, status, summary
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def section(page: str, heading: str) -> str:
+    """The text below a heading, to the next of the same rank or a higher one."""
+    rank = heading.partition(" ")[0]
+    text = (DOCS / page).read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
+    assert text, f"{page} has no heading {heading}"
+    return re.split(rf"\n#{{1,{len(rank)}}} ", text)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row of the tables in a text, without their heads."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+    heads = {index + shift for index, row in enumerate(cells) if set(row) == {"---"} for shift in (-1, 0)}
+    return [row for index, row in enumerate(cells) if index not in heads]
+
+
+def every_error() -> dict[str, type[AppvssError]]:
+    return {
+        name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AppvssError)
+    }
+
+
+def test_every_exit_code_is_documented_and_no_other() -> None:
+    documented = [(int(code), name) for code, name, *_ in rows(section("errors.md", "## Exit codes"))]
+    assert documented == [(code.value, code.name) for code in ExitCode]
+
+
+def test_every_error_is_documented_with_its_code_and_no_other() -> None:
+    documented = [(name, int(code)) for name, code, *_ in rows(section("errors.md", "## Errors"))]
+    assert dict(documented) == {name: kind.exit_code.value for name, kind in every_error().items()}
+    assert len(documented) == len(every_error())
+
+
+def test_every_error_stands_in_the_tree_of_its_module() -> None:
+    assert errors.__doc__ is not None
+    assert all(re.search(rf"\b{name}\b", errors.__doc__) for name in every_error())
+
+
+def test_every_cell_of_the_tables_of_errors_says_something() -> None:
+    text = section("errors.md", "## Exit codes") + section("errors.md", "## Errors")
+    assert all(len(row) == 4 and all(row) for row in rows(text))
+
+
+FIELDS: dict[str, Mapping[str, object]] = {
+    "## `status`": documents.status(status_of(status())),
+    "## `apps`": {"apps": []},
+    "## `event`": documents.event(event_of(event("cycle_began"))),
+    "## `thaw`": {"thawed_cycle": None},
+    "## `freeze`": documents.freeze(FreezeReport(("true",))),
+    "## `error`": dict.fromkeys(("name", "sentence", "hint", "problems", "exit_code")),
+    "### source": documents.status(status_of(status()))["sources"][0],  # type: ignore[index]  # it is a list
+    "### cycle": documents.summary(summary_of(summary())),
+    "### verdict": documents.verdict(summary_of(summary()).verdict),
+    "### outcome": documents.outcome(summary_of(summary()).verdict.outcomes[0]),
+    "### app": documents.app(app_of(apps()[0])),
+}
+
+
+@pytest.mark.parametrize("heading", FIELDS)
+def test_every_field_of_every_object_is_documented_and_no_other(heading: str) -> None:
+    text = section("reference/json.md", heading)
+    assert [row[0] for row in rows(text)] == list(FIELDS[heading])
+    assert all(len(row) == 3 and all(row) for row in rows(text))
+
+
+def test_every_phase_is_documented() -> None:
+    (meaning,) = [row[2] for row in rows(section("reference/json.md", "## `status`")) if row[0] == "phase"]
+    assert set(Phase) <= {*re.findall(r"`([a-z_]+)`", meaning)}
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    page = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    assert page == reference.reference(), "run `python docs/generate.py`"
+
+
+def test_the_page_of_commands_has_every_command_and_every_option() -> None:
+    page = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    for path, command, _ in reference.commands():
+        text = page.partition(f"\n## `{path}`\n")[2].partition("\n## ")[0]
+        assert text, path
+        for parameter in command.params:
+            assert all(option in text for option in parameter.opts if option.startswith("-")), (path, parameter.opts)
+
+
+def test_every_option_has_a_help_text() -> None:
+    for path, command, _ in reference.commands():
+        assert command.help, path
+        for parameter in command.params:
+            assert not parameter.opts[0].startswith("-") or getattr(parameter, "help", None), (path, parameter.opts)
+
+
+@pytest.mark.parametrize(
+    "link", sorted(re.findall(r"\]\(([^)#]+)\)", (DOCS / "errors.md").read_text(encoding="utf-8")))
+)
+def test_links_of_the_page_of_errors_lead_somewhere(link: str) -> None:
+    assert (DOCS / link).exists()
+
+
+def test_every_help_text_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for path, _, _ in reference.commands():
+        assert run([*path.split()[1:], "--help"]) == ExitCode.SUCCESS
+        assert "Usage: " + path in capsys.readouterr().out
