@@ -1,0 +1,321 @@
+"""The broker's configuration: every option, once, and the loader that reports all problems of a file together.
+
+The dataclasses below are the one schema. Each field is an option: its default, its kind (`broker/options.py`) and its
+meaning feed the loader, `appvss config check`, `appvss config sample` and docs/reference/configuration.md
+(`broker/configuration_text.py`).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from appvss import contract
+from appvss.broker.configuration_reader import Reading, parse_file, read_document
+from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, Word, length_text, option
+from appvss.model.errors import ConfigurationInvalid, SocketPathTooLong, UsageError
+from appvss.model.source import SourceMode
+
+DEFAULT_FILE: Final = Path(
+    "/usr/local/etc/appvss/broker.toml" if sys.platform.startswith("freebsd") else "/etc/appvss/broker.toml"
+)
+"""The file that is read when none is named. It need not exist."""
+APP_LIMIT_MOST: Final = 20_000
+"""The most apps at once: what the server's queue of new streams is set to (`contract.SERVER_OPTIONS`)."""
+
+_INSTANT: Final = timedelta(0)
+_TENTH: Final = timedelta(milliseconds=100)
+_SECOND: Final = timedelta(seconds=1)
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+
+
+class LogLevel(StrEnum):
+    """From which weight on a record is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class UnidentifiedApps(StrEnum):
+    """What becomes of an app that the kernel's word does not identify (`proto/appvss/v1/app.proto`)."""
+
+    ADMIT = "admit"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOptions:
+    """The daemon itself."""
+
+    runtime_directory: Path = field(
+        default=Path(contract.DEFAULT_RUNTIME_DIRECTORY),
+        metadata=option(
+            AbsolutePath(),
+            "Where the sockets and the lock file are. Keep it short: the kernel limits the length of a socket's path.",
+            "`/run/appvss` on Linux, `/var/run/appvss` elsewhere",
+        ),
+    )
+    socket_group: str = field(
+        default="appvss",
+        metadata=option(
+            Word(),
+            "The group whose members may take part as apps. Empty: only the broker's own user may; so it is, with a "
+            "word in the log, where the built-in group is absent. A group that is named here must exist.",
+        ),
+    )
+    log_level: LogLevel = field(
+        default=LogLevel.INFO, metadata=option(Choice(LogLevel), "From which weight on a record is logged.")
+    )
+    stop_timeout: timedelta = field(
+        default=timedelta(seconds=10),
+        metadata=option(
+            Length(_SECOND, 5 * _MINUTE),
+            "How long the broker may take to end after SIGTERM: everything is thawed first, then the apps are told.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FreebsdOptions:
+    """Requests of the hypervisor through FreeBSD's app device."""
+
+    mode: SourceMode = field(
+        default=SourceMode.AUTOMATIC,
+        metadata=option(
+            Choice(SourceMode),
+            "`required`: the broker refuses to start without the device. `automatic`: it waits for it and says so. "
+            "`off`: it never looks for it.",
+        ),
+    )
+    device: Path = field(
+        default=Path("/dev/hv_appvss_dev"), metadata=option(AbsolutePath(), "The device. One program can have it open.")
+    )
+    budget: timedelta = field(
+        default=timedelta(seconds=15),
+        metadata=option(
+            Length(_SECOND, timedelta(seconds=15), "the kernel gives apps and file systems 15s together"),
+            "The time from the host's request to the end of the freeze, for apps and file systems together.",
+        ),
+    )
+    filesystem_reserve: timedelta = field(
+        default=timedelta(seconds=5),
+        metadata=option(
+            Length(_INSTANT, timedelta(seconds=14)),
+            "What of the budget the apps do not get, since the file-system freeze that follows theirs needs it. It "
+            "must lie below `budget`.",
+        ),
+    )
+    hold_limit: timedelta = field(
+        default=timedelta(seconds=60),
+        metadata=option(
+            Length(_SECOND, _HOUR),
+            "The longest hold. When the host has not asked for the thaw by then, everything goes on and the verdict "
+            "falls.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """Requests of programs on this machine, such as `appvss freeze`."""
+
+    mode: SourceMode = field(
+        default=SourceMode.AUTOMATIC,
+        metadata=option(
+            Choice(SourceMode),
+            "`off`: local requests are refused. The other two mean the same here: there is no device to wait for.",
+        ),
+    )
+    freeze_budget: timedelta = field(
+        default=timedelta(seconds=30),
+        metadata=option(
+            Length(_TENTH, _HOUR),
+            "The time for prepare and freeze together when the requester names none, and the most that it may name.",
+        ),
+    )
+    hold_limit: timedelta = field(
+        default=timedelta(minutes=5),
+        metadata=option(
+            Length(_TENTH, 24 * _HOUR), "The longest hold when the requester names none, and the most that it may name."
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Who may ask for a freeze, and with which limits."""
+
+    freebsd: FreebsdOptions = field(default_factory=FreebsdOptions)
+    local: LocalOptions = field(default_factory=LocalOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class CycleOptions:
+    """The limits inside a cycle that no requester sets."""
+
+    prepared_limit: timedelta = field(
+        default=timedelta(minutes=2),
+        metadata=option(
+            Length(_SECOND, _HOUR),
+            "How long a good check stays good. A freeze that comes later finds apps that must prepare anew.",
+        ),
+    )
+    thaw_limit: timedelta = field(
+        default=timedelta(seconds=5),
+        metadata=option(
+            Length(_TENTH, _MINUTE),
+            "How long the apps of one order may take to confirm the thaw before the apps of the next order are told.",
+        ),
+    )
+    return_grace: timedelta = field(
+        default=timedelta(seconds=5),
+        metadata=option(
+            Length(_INSTANT, _MINUTE),
+            "How long an app whose stream broke in a hold may stay away and still prove that its hold is unbroken. "
+            "`0s`: its hold is lost at once.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AppOptions:
+    """Which apps there must be, and which there may be."""
+
+    required: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            AppNames(1000), "Apps that must take part. One that is not registered is `absent` and fails the cycle."
+        ),
+    )
+    unidentified: UnidentifiedApps = field(
+        default=UnidentifiedApps.ADMIT,
+        metadata=option(
+            Choice(UnidentifiedApps),
+            "What becomes of an app that does not prove with a token who it is, such as one in another language "
+            "without the SDK.",
+        ),
+    )
+    limit: int = field(
+        default=2000, metadata=option(Count(1, APP_LIMIT_MOST), "How many apps may be registered at once.")
+    )
+    limit_per_uid: int = field(
+        default=1000,
+        metadata=option(Count(1, APP_LIMIT_MOST), "How many of them one user may register."),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that an administrator can set. The defaults make a working broker."""
+
+    broker: BrokerOptions = field(default_factory=BrokerOptions)
+    sources: SourceOptions = field(default_factory=SourceOptions)
+    cycle: CycleOptions = field(default_factory=CycleOptions)
+    apps: AppOptions = field(default_factory=AppOptions)
+    origin: str = ""
+    """The file that it was read from; empty: built-in values."""
+
+
+def load(path: Path | None = None, *, default_file: Path = DEFAULT_FILE) -> Configuration:
+    """The configuration of a broker.
+
+    Args:
+        path: the file that the administrator named. None: `default_file` if it exists, else built-in values.
+        default_file: where to look when no file is named.
+
+    Raises:
+        ConfigurationUnreadable: the file cannot be read, or `path` does not exist.
+        ConfigurationInvalid: it has problems; all of them are in the error.
+    """
+    if path is None:
+        if not os.path.lexists(default_file):
+            return Configuration()
+        path = default_file
+    reading = read_document(Configuration, parse_file(path))
+    problems = reading.problems + [text for check in _CHECKS for text in check(reading)]
+    if problems:
+        raise ConfigurationInvalid(str(path), problems)
+    return replace(reading.value, origin=str(path))
+
+
+def with_overrides(
+    configuration: Configuration, *, runtime_directory: Path | None = None, device: Path | None = None
+) -> Configuration:
+    """`configuration` with what the command line says. A relative path counts from the working directory.
+
+    Raises:
+        SocketPathTooLong: no socket fits into `runtime_directory`.
+        UsageError: a device is named, and its source is switched off.
+    """
+    if runtime_directory is not None:
+        absolute = runtime_directory.absolute()
+        contract.socket_path(absolute, contract.PEER_SOCKET)
+        configuration = replace(configuration, broker=replace(configuration.broker, runtime_directory=absolute))
+    if device is not None:
+        freebsd = configuration.sources.freebsd
+        if freebsd.mode is SourceMode.OFF:
+            raise UsageError(
+                f"the device {device} would not be used: sources.freebsd.mode is off",
+                "Set sources.freebsd.mode to automatic or required in the configuration, or name no device.",
+            )
+        sources = replace(configuration.sources, freebsd=replace(freebsd, device=device.absolute()))
+        configuration = replace(configuration, sources=sources)
+    return configuration
+
+
+# What one value alone cannot show. A check is silent about a key that has a problem already.
+def _check_reserve(reading: Reading[Configuration]) -> Iterator[str]:
+    budget, reserve = "sources.freebsd.budget", "sources.freebsd.filesystem_reserve"
+    freebsd = reading.value.sources.freebsd
+    if not reading.wrong & {budget, reserve} and freebsd.filesystem_reserve >= freebsd.budget:
+        yield (
+            f"{reserve}: {length_text(freebsd.filesystem_reserve)} is not below {budget}, "
+            f"which is {length_text(freebsd.budget)}; nothing would be left for the apps"
+        )
+
+
+def _check_socket_group(reading: Reading[Configuration]) -> Iterator[str]:
+    key = "broker.socket_group"
+    group = reading.value.broker.socket_group
+    if key in reading.given and group and not group_exists(group):
+        yield f'{key}: there is no group {group!r} on this machine; create it, or write "" for the broker\'s user alone'
+
+
+def _check_socket_paths(reading: Reading[Configuration]) -> Iterator[str]:
+    try:
+        contract.socket_path(reading.value.broker.runtime_directory, contract.PEER_SOCKET)
+    except SocketPathTooLong as error:
+        yield f"broker.runtime_directory: {error}"
+
+
+def _check_required_apps(reading: Reading[Configuration]) -> Iterator[str]:
+    apps = reading.value.apps
+    if not reading.wrong & {"apps.limit", "apps.required"} and len(apps.required) > apps.limit:
+        yield f"apps.limit: {apps.limit} is below the {len(apps.required)} apps that apps.required names"
+
+
+_CHECKS: Final[tuple[Callable[[Reading[Configuration]], Iterator[str]], ...]] = (
+    _check_reserve,
+    _check_socket_group,
+    _check_socket_paths,
+    _check_required_apps,
+)
+
+
+def group_exists(name: str) -> bool:
+    """Whether this machine knows a group of that name."""
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

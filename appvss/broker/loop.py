@@ -1,0 +1,308 @@
+"""The one place where clock, tasks and effects meet.
+
+    something happens -> feed(input) -> Machine.handle -> effects -> carried out here -> each ends as exactly one input
+
+Everything runs on one event loop, so that no two inputs are ever handled at once. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from appvss.broker.clock import new_cycle_id
+from appvss.broker.encoder import Ask, Encoder
+from appvss.broker.recent import Recent
+from appvss.cycle import effects, inputs
+from appvss.cycle.machine import Machine
+from appvss.delivery.app_service import AppService
+from appvss.freezer.base import FreezeFailed, Freezer
+from appvss.model.app import AppId, Registration
+from appvss.model.event import Event, EventKind
+from appvss.model.instant import Instant
+from appvss.model.request import Answer, Request, RequestKind
+from appvss.model.source import SourceState
+from appvss.sources.base import Clock, Source
+
+_log = logging.getLogger("appvss.broker")
+
+
+class Gate(Protocol):
+    """What writes to a disk, and must not while a file system may be frozen."""
+
+    def set_gate(self, *, is_open: bool) -> None:
+        """Closed: keep what there is to write in memory."""
+
+    def settle(self, limit: timedelta) -> bool:
+        """Wait until what was being written when the gate was closed is written; False if that takes too long. Blocks
+        for `limit` at most.
+        """
+
+
+SETTLE_LIMIT: Final = timedelta(milliseconds=250)
+"""How long a file-system freeze waits for the line of the log that is being written. Whoever does not read the log for
+longer must not keep the apps frozen."""
+
+
+class BrokerLoop:
+    """Feeds the machine and carries out its effects. It is what apps (`AppEvents`) and sources (`Requests`) speak to.
+
+    Args:
+        machine: the core.
+        clock: the monotonic clock that the machine is told.
+        freezer: who freezes file systems.
+        recent: where announcements go.
+        gate: what must write nothing from the first file-system freeze to the last file-system thaw.
+
+    Before anything is fed, `connect` names the apps and the sources.
+    """
+
+    def __init__(self, machine: Machine, clock: Clock, freezer: Freezer, recent: Recent, gate: Gate) -> None:
+        self.machine = machine
+        self._clock = clock
+        self._freezer = freezer
+        self._recent = recent
+        self._gate = gate
+        self._apps: AppService | None = None
+        self._sources: Mapping[str, Source] = {}
+        self._inputs: deque[inputs.Input] = deque()
+        self._is_feeding = False
+        self._is_ending = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: Instant | None = None
+        """What the timer is set to."""
+        self._gated_for = ""
+        """The cycle for which the gate is closed; empty: it is open."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._encoder = Encoder()
+        self._rest: asyncio.Event = asyncio.Event()
+        self._rest.set()
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the exception if the core or an effect ever raises: then the broker must call `let_go` and end."""
+        self._carry: dict[type[effects.Effect], Callable[[Any], None]] = {
+            effects.AskPrepare: self._ask,
+            effects.AskFreeze: self._ask,
+            effects.AskThaw: self._ask,
+            effects.AskAbort: self._ask,
+            effects.FreezeFilesystems: self._freeze_filesystems,
+            effects.ThawFilesystems: self._thaw_filesystems,
+            effects.AnswerSource: self._answer,
+            effects.RefuseInput: self._refuse,
+            effects.Announce: self._announce,
+            effects.EndCycle: self._end,
+        }
+
+    def connect(self, apps: AppService, sources: Mapping[str, Source]) -> None:
+        """Name those to whom effects go."""
+        self._apps, self._sources = apps, sources
+
+    def feed(self, input: inputs.Input) -> None:
+        """Tell the machine what has happened and carry out what it wants. On the event loop only. After `failure` it
+        does nothing: nobody knows what the machine would want.
+        """
+        if self.failure.done():
+            return
+        self._inputs.append(input)
+        if self._is_feeding:
+            return  # an effect has caused this input: it waits for the others of its step
+        self._is_feeding = True
+        try:
+            while self._inputs:
+                for effect in self.machine.handle(self._inputs.popleft(), self._clock.now()):
+                    self._carry[type(effect)](effect)
+            self._rearm()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the broker, loudly
+            self._fail(error)
+        finally:
+            self._is_feeding = False
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failure.done():
+            _log.critical("the broker's core has failed: it ends, and lets every app go", exc_info=error)
+            self.failure.set_exception(error)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _rearm(self) -> None:
+        """Let the timer ring when the machine wants it; most inputs change nothing about that."""
+        due = self.machine.next_deadline()
+        if due == self._due and due is not None:
+            return
+        self._due = due
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is None:
+            self._rest.set()
+            return
+        self._rest.clear()
+        wait = max((due - self._clock.now()).total_seconds(), 0.0)
+        self._timer = asyncio.get_running_loop().call_later(wait, self._ring)
+
+    def _ring(self) -> None:
+        self._due = None
+        self.feed(inputs.DeadlinePassed())
+
+    async def until_rest(self) -> None:
+        """Wait until no cycle is under way. The caller sets the bound."""
+        await self._rest.wait()
+
+    def end(self, reason: str) -> None:
+        """The broker stops: what is held is let go, and no new request begins anything."""
+        self._is_ending = True
+        self.feed(inputs.ThawForced(reason))
+
+    async def let_go(self, reason: str) -> None:
+        """After `failure`: let everything go without the machine. The caller sets the bound."""
+        cycle = self.machine.cycle
+        try:
+            await self._freezer.thaw(cycle)
+        finally:
+            if self._apps is not None:
+                self._apps.let_go(cycle, reason)
+
+    async def close(self) -> None:
+        """Stop the timer and end the tasks of effects."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # -- effects
+
+    def _ask(self, effect: Ask) -> None:
+        if self._apps is None or not self._apps.send(effect.app, self._encoder.encode(effect)):
+            _log.debug("%s is gone: %s not sent", effect.app, type(effect).__name__)
+
+    def _freeze_filesystems(self, effect: effects.FreezeFilesystems) -> None:
+        async def freeze() -> inputs.Input:
+            await asyncio.to_thread(self._gate.settle, SETTLE_LIMIT)
+            try:
+                async with asyncio.timeout(effect.budget.total_seconds()):
+                    frozen = await self._freezer.freeze(effect.cycle, effect.budget)
+            except FreezeFailed as error:
+                return inputs.FilesystemsFailed(effect.cycle, str(error))
+            except TimeoutError:
+                return inputs.FilesystemsFailed(effect.cycle, "the freezer did not answer in its time")
+            return inputs.FilesystemsFrozen(effect.cycle, frozen)
+
+        # It stays closed until our own thaw has ended, not only as long as the machine waits for that.
+        self._gated_for = effect.cycle
+        self._gate.set_gate(is_open=False)
+        self._start(freeze(), f"freeze file systems for {effect.cycle}")
+
+    def _thaw_filesystems(self, effect: effects.ThawFilesystems) -> None:
+        async def thaw() -> inputs.Input:
+            thawed = await self._freezer.thaw(effect.cycle)
+            if self._gated_for == effect.cycle:
+                self._gated_for = ""
+                self._gate.set_gate(is_open=True)
+            return inputs.FilesystemsThawed(effect.cycle, thawed.unbroken, thawed.reason)
+
+        self._start(thaw(), f"thaw file systems for {effect.cycle}")
+
+    def _start(self, work: Coroutine[None, None, inputs.Input], name: str) -> None:
+        async def carry_out() -> None:
+            try:
+                self.feed(await work)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it ends the broker, loudly
+                self._fail(error)
+
+        task = asyncio.get_running_loop().create_task(carry_out(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _answer(self, effect: effects.AnswerSource) -> None:
+        source = self._sources.get(effect.answer.request.source)
+        if source is not None:
+            source.answer(effect.answer)
+
+    def _refuse(self, effect: effects.RefuseInput) -> None:
+        _log.info("refused: %s", effect.sentence)
+        if effect.app is not None and self._apps is not None:
+            self._apps.refuse(effect.app, effect.name, effect.sentence)
+
+    def _announce(self, effect: effects.Announce) -> None:
+        self._recent.announce(effect.event)
+
+    def _end(self, effect: effects.EndCycle) -> None:
+        record = effect.record
+        self._recent.end(record)
+        reasons = "; ".join(record.verdict.reasons)
+        _log.info("cycle %s: %s%s", record.cycle, record.verdict.level, f" ({reasons})" if reasons else "")
+        for source in self._sources.values():
+            source.ended(record)
+
+    # -- what apps say (`AppEvents`)
+
+    def registered(self, registration: Registration) -> None:
+        """An app has registered."""
+        _log.info("%s has registered", registration.app)
+        self.feed(inputs.AppRegistered(registration))
+
+    def left(self, app: AppId, reason: str, died: bool) -> None:
+        """An app's stream has ended."""
+        _log.info("%s has left: %s", app, reason)
+        self.feed(inputs.AppLeft(app, reason, died))
+
+    def ready(self, app: AppId, cycle: str) -> None:
+        """An app has prepared."""
+        self.feed(inputs.AppReady(app, cycle))
+
+    def froze(self, app: AppId, cycle: str, evidence: Mapping[str, str]) -> None:
+        """An app's ack."""
+        self.feed(inputs.AppFroze(app, cycle, evidence))
+
+    def vetoed(self, app: AppId, cycle: str, reason: str, retryable: bool) -> None:
+        """An app refuses."""
+        self.feed(inputs.AppVetoed(app, cycle, reason, retryable))
+
+    def lost_hold(self, app: AppId, cycle: str, reason: str) -> None:
+        """An app's hold has ended by itself."""
+        self.feed(inputs.AppLostHold(app, cycle, reason))
+
+    def thawed(self, app: AppId, cycle: str, unbroken: bool, reason: str) -> None:
+        """An app holds nothing any more."""
+        self.feed(inputs.AppThawed(app, cycle, unbroken, reason))
+
+    # -- what sources say (`Requests`)
+
+    def ask(self, request: Request) -> None:
+        """A source brings a request."""
+        _log.info("%s asks for %s", request.requester, request.kind)
+        if self._is_ending and request.kind is not RequestKind.THAW:
+            self._answer(effects.AnswerSource(Answer(request, go_on=False, reason="the broker stops")))
+        elif request.kind is RequestKind.CHECK:
+            self.feed(inputs.CheckRequested(request, new_cycle_id(self._clock)))
+        elif request.kind is RequestKind.FREEZE:
+            self.feed(inputs.FreezeRequested(request, new_cycle_id(self._clock)))
+        else:
+            self.feed(inputs.ThawRequested(request))
+
+    def lost(self, source: str, reason: str) -> None:
+        """A source's requester is gone."""
+        _log.warning("the requester of %s is gone: %s", source, reason)
+        self.feed(inputs.SourceLost(source, reason))
+
+    def changed(self, state: SourceState) -> None:
+        """A source's condition has changed."""
+        detail = f": {state.detail}" if state.detail else ""
+        _log.info("source %s is %s%s", state.name, state.condition, detail)
+        self._recent.announce(
+            Event(EventKind.SOURCE_CHANGED, state.since, detail=f"{state.name} {state.condition}{detail}")
+        )
+
+    # -- what an administrator says
+
+    async def force_thaw(self, reason: str) -> str:
+        """End the running cycle and wait until nothing is held; its id, or empty. The caller sets the bound."""
+        cycle = self.machine.cycle
+        self.feed(inputs.ThawForced(reason))
+        await self.until_rest()
+        return cycle

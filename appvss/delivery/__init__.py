@@ -1,0 +1,1 @@
+"""How apps are asked: the gRPC services, the registry of apps, access."""

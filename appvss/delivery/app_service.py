@@ -1,0 +1,344 @@
+"""`AppService`: apps attach, are checked, asked, and listened to. The contract is `proto/appvss/v1/app.proto`.
+
+Messages are read and written as bytes and parsed here, so that one that cannot be parsed ends as a named refusal, and
+one that goes to a thousand apps is encoded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from appvss import contract
+from appvss.delivery.identity import Identity
+from appvss.delivery.registry import AppStream, Refused, Registry
+from appvss.delivery.tokens import TOKEN_LIFETIME, TokenDesk
+from appvss.model.app import AppId, Registration
+from appvss.model.duration import format_duration
+from appvss.model.errors import AppvssError, MessageInvalid
+from appvss.model.instant import Instant
+from appvss.model.names import printable
+from appvss.v1 import app_pb2
+
+_log = logging.getLogger("appvss.delivery")
+
+HELLO_LIMIT: Final = timedelta(seconds=5)
+"""How long a stream may be silent before its hello (`proto/appvss/v1/app.proto`, Attach)."""
+REFUSALS_LIMIT: Final = 100
+"""Refused messages after which a stream is cut: the app does not understand the protocol."""
+_ERROR_METADATA: Final = "appvss-error"
+_HINT_METADATA: Final = "appvss-hint"
+
+Context = grpc.aio.ServicerContext[Any, bytes]
+
+
+class AppEvents(Protocol):
+    """Where the news of the apps go. Called on the event loop; must not block."""
+
+    def registered(self, registration: Registration) -> None:
+        """An app has registered, as in force. A `left` follows exactly once."""
+
+    def left(self, app: AppId, reason: str, died: bool) -> None:
+        """Its stream has ended; `died`: so has its process."""
+
+    def ready(self, app: AppId, cycle: str) -> None:
+        """It has prepared."""
+
+    def froze(self, app: AppId, cycle: str, evidence: Mapping[str, str]) -> None:
+        """Its ack."""
+
+    def vetoed(self, app: AppId, cycle: str, reason: str, retryable: bool) -> None:
+        """It refuses."""
+
+    def lost_hold(self, app: AppId, cycle: str, reason: str) -> None:
+        """Its hold has ended by itself."""
+
+    def thawed(self, app: AppId, cycle: str, unbroken: bool, reason: str) -> None:
+        """It holds nothing any more."""
+
+
+class AppService:
+    """The servicer of `AppService`, and the way to its apps.
+
+    Args:
+        events: where the news go.
+        registry: the apps.
+        desk: redeems the tokens.
+        in_force: the administrator's word over what an app declares.
+        admits_unidentified: whether an app without a token may register.
+        version: name and version of the broker, for the welcome.
+        now: the monotonic clock.
+        hello_limit: how long a stream may be silent before its hello.
+        token_lifetime: how long a token may wait for its call.
+    """
+
+    def __init__(
+        self,
+        events: AppEvents,
+        registry: Registry,
+        *,
+        in_force: Callable[[Registration], Registration],
+        admits_unidentified: bool,
+        version: str,
+        now: Callable[[], Instant],
+        hello_limit: timedelta = HELLO_LIMIT,
+        token_lifetime: timedelta = TOKEN_LIFETIME,
+    ) -> None:
+        self.registry = registry
+        self.desk = TokenDesk(self._process_died, token_lifetime)
+        self.in_force = in_force
+        self.admits_unidentified = admits_unidentified
+        self._events = events
+        self._version = version
+        self._now = now
+        self._hello_limit = hello_limit
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a `grpc.aio` server needs to serve this."""
+        attach: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(self._attach)
+        return grpc.method_handlers_generic_handler("appvss.v1.AppService", {"Attach": attach})
+
+    # -- one app's stream
+
+    async def _attach(self, _requests: object, context: Context) -> None:
+        hello = await self._hello(context)
+        identity = await self._identity(context)
+        try:
+            stream = await self._admit(hello, identity, context)
+        except BaseException:
+            if identity is not None:
+                identity.close()
+            raise
+        reason = "its stream ended"
+        try:
+            # Through the stream's own queue: the welcome goes out before anything that registering may cause.
+            stream.send(self._welcome(stream.registration))
+            self._events.registered(stream.registration)
+            await self._listen(stream, context)
+        except asyncio.CancelledError:
+            reason = stream.cut.reason if stream.cut is not None else "its stream broke"
+            if stream.cut is None:
+                raise
+        finally:
+            await self._left(stream, reason)
+        if stream.cut is not None:
+            await context.abort(grpc.StatusCode[stream.cut.code], stream.cut.reason)
+
+    async def _left(self, stream: AppStream, reason: str) -> None:
+        """See an app off. In a task of its own: gRPC cancels the call of a broken stream, at any moment."""
+        stream.stop_reading()
+        leaving = asyncio.create_task(self._leave(stream, reason), name=f"leave {stream.registration.app}")
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        await asyncio.shield(leaving)
+
+    async def _leave(self, stream: AppStream, reason: str) -> None:
+        """The app's stream has ended: tell, once, and let go of all that belongs to it."""
+        died = stream.identity is not None and await stream.identity.has_died_with_its_stream()
+        if self.registry.remove(stream):
+            self._events.left(stream.registration.app, "its process is gone" if died else reason, died)
+        await stream.closed()
+
+    async def all_left(self) -> None:
+        """Wait until every app whose stream has ended is seen off. Takes moments."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+
+    async def _hello(self, context: Context) -> app_pb2.Hello:
+        try:
+            async with asyncio.timeout(self._hello_limit.total_seconds()):
+                first = await _read(context)
+        except TimeoutError:
+            sentence = f"no hello within {format_duration(self._hello_limit)}"
+            await _refuse(context, Refused("DEADLINE_EXCEEDED", sentence, "Send the hello first."))
+        message = _parse(first) if first is not None else None
+        if message is None or message.WhichOneof("message") != "hello":
+            hint = "The first message of a stream is its hello: see proto/appvss/v1/app.proto."
+            await _refuse(context, Refused("INVALID_ARGUMENT", "the first message is not a hello", hint))
+            raise AssertionError("a refused call has ended")
+        return message.hello
+
+    async def _identity(self, context: Context) -> Identity | None:
+        metadata: dict[str, Any] = dict(context.invocation_metadata() or ())
+        token = metadata.get(contract.TOKEN_METADATA)
+        if token is None:
+            if not self.admits_unidentified:
+                hint = f"Fetch a token from {contract.PEER_SOCKET} and send it as `{contract.TOKEN_METADATA}`."
+                await _refuse(context, Refused("PERMISSION_DENIED", "this broker admits no app without a token", hint))
+            return None
+        identity = self.desk.redeem(str(token))
+        if identity is None:
+            hint = f"Fetch a new token from {contract.PEER_SOCKET}; each is good for one call."
+            await _refuse(context, Refused("UNAUTHENTICATED", "the token is unknown, used or too old", hint))
+        return identity
+
+    async def _admit(self, hello: app_pb2.Hello, identity: Identity | None, context: Context) -> AppStream:
+        if not set(hello.protocol_versions) & set(contract.PROTOCOL_VERSIONS):
+            theirs = ", ".join(map(str, sorted(hello.protocol_versions)[:8])) or "none"
+            ours = ", ".join(map(str, contract.PROTOCOL_VERSIONS))
+            sentence = f"the app speaks protocol versions {theirs}, this broker {ours}"
+            await _refuse(context, Refused("FAILED_PRECONDITION", sentence, "Update the older of the two."))
+        try:
+            declared = contract.registration_of(hello)
+            paths = contract.paths_of(hello)
+            incarnation = contract.incarnation_of(hello)
+        except AppvssError as error:
+            await _refuse(context, Refused("INVALID_ARGUMENT", error.sentence, error.hint), error.name)
+            raise
+        registration = self.in_force(declared)
+        peer = identity.peer if identity is not None else None
+        refusal = self.registry.refusal(registration.app, incarnation, peer)
+        if refusal is not None:
+            await _refuse(context, refusal)
+        reader = asyncio.current_task()
+        if reader is None:
+            raise AssertionError("a call runs in a task")
+        stream = AppStream(
+            registration,
+            incarnation,
+            context.write,
+            reader,
+            self._now(),
+            identity,
+            declared=declared,
+            library=printable(hello.library, 64),
+            paths=paths,
+        )
+        older = self.registry.add(stream)
+        if older is not None:
+            self._events.left(registration.app, "it attached again", False)
+            older.end("it attached again")
+        return stream
+
+    async def _listen(self, stream: AppStream, context: Context) -> None:
+        while (data := await _read(context)) is not None:
+            app, message = stream.registration.app, _parse(data)
+            try:
+                known = message is not None and self._tell(app, message)
+            except MessageInvalid as error:
+                self.refuse(app, error.name, error.sentence)
+            else:
+                if not known:
+                    self.refuse(app, "message_unknown", "the message has no known content")
+
+    def _tell(self, app: AppId, message: app_pb2.AttachRequest) -> bool:
+        """Pass on what an app says; False when it says nothing known."""
+        match message.WhichOneof("message"):
+            case "ready":
+                self._events.ready(app, contract.cycle_of(message.ready.cycle))
+            case "frozen":
+                evidence = contract.evidence_of(message.frozen.evidence) if message.frozen.evidence else {}
+                self._events.froze(app, contract.cycle_of(message.frozen.cycle), evidence)
+            case "veto":
+                veto = message.veto
+                self._events.vetoed(app, contract.cycle_of(veto.cycle), printable(veto.reason), veto.retryable)
+            case "hold_lost":
+                lost = message.hold_lost
+                self._events.lost_hold(app, contract.cycle_of(lost.cycle), printable(lost.reason))
+            case "thawed":
+                thawed = message.thawed
+                cycle = contract.cycle_of(thawed.cycle)
+                self._events.thawed(app, cycle, thawed.unbroken, printable(thawed.reason))
+            case _:
+                return False
+        return True
+
+    def _process_died(self, identity: Identity) -> None:
+        """The kernel says that a process is gone. Its stream may live on in a forked child's descriptors: end it."""
+        stream = self.registry.of_identity(identity)
+        if stream is not None:
+            stream.end("its process is gone")
+
+    # -- what the broker sends
+
+    def send(self, app: AppId, message: bytes) -> bool:
+        """Queue an encoded `AttachResponse` for an app; False when it is not registered."""
+        stream = self.registry.get(app)
+        if stream is None:
+            return False
+        stream.send(message)
+        return True
+
+    def refuse(self, app: AppId, name: str, sentence: str) -> None:
+        """Tell an app that a message of it was not accepted. One that does not learn from that is cut."""
+        stream = self.registry.get(app)
+        if stream is None:
+            return
+        stream.last_error = f"{name}: {sentence}"
+        stream.refusals += 1
+        if stream.refusals > REFUSALS_LIMIT:
+            stream.end("it sent too many messages that were refused")
+        refusal = app_pb2.Refusal(name=name, sentence=sentence)
+        stream.send(app_pb2.AttachResponse(refusal=refusal).SerializeToString())
+
+    def apply_policy(self) -> None:
+        """Put the administrator's present word in force for the apps that are registered. Only while no cycle runs."""
+        for stream in self.registry:
+            registration = replace(self.in_force(stream.declared), claim=None)
+            if registration != replace(stream.registration, claim=None):
+                stream.registration = registration
+                self._events.registered(registration)
+
+    def let_go(self, cycle: str, reason: str) -> None:
+        """Tell every app to let go of whatever it holds. For when nobody knows any more who holds what."""
+        message = app_pb2.AttachResponse(abort=app_pb2.Abort(cycle=cycle, reason=reason)).SerializeToString()
+        for stream in self.registry:
+            stream.send(message)
+
+    async def say_goodbye(self, reason: str, within: timedelta) -> None:
+        """Tell every app that the broker is about to stop, wait until that is written or the time is over, and end
+        the streams.
+        """
+        message = app_pb2.AttachResponse(goodbye=app_pb2.Goodbye(reason=reason)).SerializeToString()
+        streams = list(self.registry)
+        for stream in streams:
+            stream.send(message)
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                for stream in streams:
+                    await stream.flushed()
+        except TimeoutError:
+            _log.warning("not every app could be told that the broker stops")
+        for stream in self.registry:
+            stream.end(reason, "UNAVAILABLE")
+
+    def _welcome(self, registration: Registration) -> bytes:
+        welcome = app_pb2.Welcome(
+            protocol_version=max(contract.PROTOCOL_VERSIONS),
+            broker=self._version,
+            requirement=contract.requirement_message(registration.requirement),
+            order=registration.order,
+        )
+        return app_pb2.AttachResponse(welcome=welcome).SerializeToString()
+
+
+async def _read(context: Context) -> bytes | None:
+    """The next message; None when the stream has ended or is broken: gRPC tells the second in several ways."""
+    try:
+        data: Any = await context.read()
+    except grpc.aio.InternalError as error:
+        _log.debug("a stream broke: %s", error)
+        return None
+    return data if isinstance(data, bytes) else None
+
+
+def _parse(data: bytes) -> app_pb2.AttachRequest | None:
+    try:
+        return app_pb2.AttachRequest.FromString(data)
+    except DecodeError:
+        return None
+
+
+async def _refuse(context: Context, refusal: Refused, name: str = "AttachRefused") -> None:
+    """End a call with a code, a sentence, and name and hint in the trailing metadata. Does not return."""
+    _log.info("an app was refused: %s", refusal.sentence)
+    metadata = ((_ERROR_METADATA, name), (_HINT_METADATA, refusal.hint))
+    await context.abort(grpc.StatusCode[refusal.code], refusal.sentence, metadata)

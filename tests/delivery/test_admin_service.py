@@ -1,0 +1,496 @@
+"""Every call of admin.proto and requester.proto, against a real broker process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from appvss import contract
+from appvss.delivery.admin_service import AdminService, RequesterService
+from appvss.delivery.watch import QUEUE_LIMIT, WATCHERS_LIMIT, Watchers
+from appvss.model.verdict import Verdict
+from appvss.v1 import admin_pb2, admin_pb2_grpc, app_pb2, requester_pb2, requester_pb2_grpc, types_pb2
+from tests.support.app_process import app_process
+from tests.support.holds import FINISH, HoldCall, begin
+from tests.support.raw_app import attached
+from tests.support.running_broker import BOUND, QUIET, ROOT, RunningBroker, running_broker
+
+Code = grpc.StatusCode
+
+
+async def refused(broker: RunningBroker, *messages: requester_pb2.HoldRequest) -> tuple[grpc.StatusCode, str]:
+    hold = HoldCall(broker.hold())
+    for message in messages:
+        await hold.say(message)
+    if not messages:
+        await hold.hang_up()
+    return await hold.ending()
+
+
+# -- questions
+
+
+async def test_status_of_a_broker_at_rest() -> None:
+    async with running_broker() as broker:
+        status = await broker.status()
+        assert status.broker.startswith("appvss/")
+        assert (status.pid, status.phase, status.cycle, status.apps) == (broker.pid, types_pb2.PHASE_IDLE, "", 0)
+        assert not status.HasField("phase_for")
+        assert not status.HasField("last_cycle")
+        assert status.uptime.ToTimedelta() > timedelta(0)
+        assert {source.name: (source.mode, source.condition) for source in status.sources} == {
+            "freebsd": ("off", "off"),
+            "local": ("automatic", "serving"),
+        }
+        assert (status.runtime_directory, status.configuration) == (str(broker.runtime_directory), str(broker.file))
+        assert await broker.apps() == []
+        assert await broker.cycles() == []
+
+
+async def test_apps_in_the_order_of_the_freeze_with_all_that_is_known() -> None:
+    configuration = QUIET + '[apps]\nrequired = ["billing", "b"]\n'
+    async with running_broker(configuration) as broker, AsyncExitStack() as stack:
+        for name, hello in {
+            "z": {"order": 10, "freeze_timeout": {"seconds": 2}, "hold_limit": {"seconds": 9}},
+            "c": {"order": 1, "after": ["z"], "paths": ["/srv/\x1b[2J"]},
+            "b": {"instance": "eu", "requirement": types_pb2.REQUIREMENT_IGNORED},
+            "a": {"requirement": types_pb2.REQUIREMENT_TOLERATED},
+        }.items():
+            await stack.enter_async_context(attached(broker.runtime_directory, name, identified=name == "z", **hello))
+        z, c, a, b, billing = await broker.apps()
+        assert [app.name for app in (z, c, a, b, billing)] == ["z", "c", "a", "b", "billing"]
+        assert (z.state, z.order, z.freeze_timeout.seconds, z.hold_limit.seconds) == ("registered", 10, 2, 9)
+        assert (z.peer.uid, z.peer.gid, z.peer.pid) == (os.geteuid(), os.getegid(), os.getpid())
+        assert (list(c.after), list(c.paths), c.library) == (["z"], ["/srv/?[2J"], "raw/1")
+        assert not c.HasField("peer")
+        assert not c.HasField("freeze_timeout")
+        assert not c.HasField("last_outcome")
+        assert b.instance == "eu"
+        assert b.requirement == types_pb2.REQUIREMENT_REQUIRED  # the administrator's word
+        assert a.requirement == types_pb2.REQUIREMENT_TOLERATED
+        assert (billing.state, billing.requirement) == ("absent", types_pb2.REQUIREMENT_REQUIRED)
+        assert list((await broker.status()).absent_apps) == ["billing"]
+
+
+async def test_a_cycle_that_is_not_known() -> None:
+    async with running_broker() as broker:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await broker.cycle("\x1b[31mnone")
+        assert caught.value.code() is Code.NOT_FOUND
+        assert caught.value.details() == "no cycle '?[31mnone' is known to this broker"
+
+
+async def test_cycles_newest_first_and_as_many_as_asked_for() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        ids = []
+        for _ in range(3):
+            hold = await HoldCall.begin(broker)
+            await app.freeze()
+            ids.append((await hold.held()).cycle)
+            await hold.finish()
+            await app.thaw()
+            assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
+        assert [cycle.cycle for cycle in await broker.cycles()] == ids[::-1]
+        assert [cycle.cycle for cycle in await broker.cycles(2)] == ids[:0:-1]
+        assert len(await broker.cycles(100)) == 3
+        detail = await broker.cycle(ids[0])
+        assert detail.summary.phase == types_pb2.PHASE_COMPLETED
+        assert (detail.summary.source, detail.summary.requester) == ("local", "a test")
+        kinds = [event.kind for event in detail.events]
+        for earlier, later in zip(
+            ("cycle_began", "freeze_asked", "app_froze", "source_answered", "thaw_asked", "app_thawed"),
+            ("freeze_asked", "app_froze", "source_answered", "thaw_asked", "app_thawed", "cycle_ended"),
+            strict=True,
+        ):
+            assert kinds.index(earlier) < kinds.index(later), kinds
+        lengths = [event.since_request.ToTimedelta() for event in detail.events]
+        assert lengths == sorted(lengths)
+        assert all(event.cycle == ids[0] for event in detail.events)
+        assert (await broker.status()).last_cycle.cycle == ids[2]
+        (listed,) = await broker.apps()
+        assert listed.last_outcome.outcome == types_pb2.OUTCOME_HELD
+
+
+async def test_request_over_64_kib() -> None:
+    async with running_broker() as broker:
+        options = [("grpc.max_send_message_length", -1)]
+        path = f"unix:{broker.runtime_directory / contract.ADMIN_SOCKET}"
+        async with grpc.aio.insecure_channel(path, options=options) as channel:
+            stub: Any = admin_pb2_grpc.AdminServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ForceThaw(admin_pb2.ForceThawRequest(reason="x" * contract.MESSAGE_LIMIT), timeout=BOUND)
+            assert caught.value.code() is Code.RESOURCE_EXHAUSTED
+
+
+async def test_answers_stay_within_their_limit_however_much_apps_declare() -> None:
+    paths = [f"/{number}/" + "p" * 900 for number in range(64)]
+    async with running_broker() as broker, AsyncExitStack() as stack:
+        for number in range(90):
+            await stack.enter_async_context(attached(broker.runtime_directory, f"a-{number}", paths=paths))
+        apps = await broker.apps()
+        assert len(apps) == 90
+        assert list(apps[0].paths) == paths
+        assert not apps[-1].paths
+
+
+# -- watching
+
+
+async def test_watch_shows_what_happens_and_ends_with_the_broker() -> None:
+    async with running_broker() as broker, broker.watching() as watch:
+        async with attached(broker.runtime_directory, "a"):
+            assert (await watch.until("app_registered")).app == "a"
+        assert (await watch.until("app_left")).app == "a"
+        assert await broker.terminate() == 0
+        assert await HoldCall(watch.call).ending() == (Code.UNAVAILABLE, "the broker stops")
+
+
+async def test_watcher_that_hangs_up_makes_room() -> None:
+    async with running_broker() as broker, AsyncExitStack() as stack:
+        for _ in range(WATCHERS_LIMIT - 1):
+            await stack.enter_async_context(broker.watching())
+        async with broker.watching() as last:
+            call = broker.admin.WatchEvents(admin_pb2.WatchEventsRequest())
+            assert await HoldCall(call).ending() == (
+                Code.RESOURCE_EXHAUSTED,
+                f"{WATCHERS_LIMIT} watchers are there already",
+            )
+            last.call.cancel()
+        # The broker sees the end of the cancelled call soon; each refused call is another look.
+        async with asyncio.timeout(BOUND):
+            while True:
+                call = broker.admin.WatchEvents(admin_pb2.WatchEventsRequest())
+                if await call.initial_metadata() is not None and not call.done():
+                    break
+        call.cancel()
+
+
+@asynccontextmanager
+async def admin_alone(directory: Path, view: Any, watchers: Watchers, limit: timedelta) -> AsyncIterator[Any]:
+    """`AdminService` behind a real socket, in this event loop; gives a stub."""
+    server = grpc.aio.server(options=contract.SERVER_OPTIONS)
+    admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(view, watchers, limit), server)
+    server.add_insecure_port(f"unix:{directory}/a.sock")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{directory}/a.sock") as channel:
+        yield admin_pb2_grpc.AdminServiceStub(channel)
+    await server.stop(0)
+
+
+async def test_watcher_that_reads_too_slowly_is_told(directory: Path) -> None:
+    watchers = Watchers()
+    async with admin_alone(directory, None, watchers, timedelta(seconds=1)) as stub:
+        call = stub.WatchEvents(admin_pb2.WatchEventsRequest())
+        await call.initial_metadata()
+        assert len(watchers) == 1
+        for number in range(QUEUE_LIMIT + 1):  # without one turn of the loop: nothing can be read meanwhile
+            watchers.publish(types_pb2.Event(kind=str(number)))
+        code, sentence = await HoldCall(call).ending()
+        assert (code, sentence) == (Code.RESOURCE_EXHAUSTED, "events were not read fast enough and are missing")
+        assert len(watchers) == 0
+
+
+class NeverThawed:
+    """A view whose apps never confirm."""
+
+    def __init__(self) -> None:
+        self.was_cancelled = False
+
+    async def force_thaw(self, reason: str) -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.was_cancelled = True
+        return reason
+
+
+async def test_forced_thaw_that_is_not_confirmed_in_time(directory: Path) -> None:
+    view = NeverThawed()
+    async with admin_alone(directory, view, Watchers(), timedelta(milliseconds=30)) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ForceThaw(admin_pb2.ForceThawRequest(), timeout=BOUND)
+        assert caught.value.code() is Code.DEADLINE_EXCEEDED
+        assert caught.value.details() == "not every app has confirmed the thaw within 30.0ms"
+        assert view.was_cancelled
+
+
+# -- forced thaw
+
+
+async def test_forced_thaw_when_nothing_runs() -> None:
+    async with running_broker() as broker:
+        assert await broker.force_thaw("just so") == ""
+
+
+async def test_forced_thaw_in_mid_hold_lowers_the_verdict() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        await app.freeze()
+        held = await hold.held()
+        thawing = asyncio.create_task(broker.force_thaw("it takes\ntoo long"))
+        abort = await app.thaw("abort")
+        assert abort.reason == "an administrator forced the thaw: it takes too long"
+        assert await thawing == held.cycle
+        verdict = await hold.verdict()
+        assert verdict.level == types_pb2.LEVEL_CRASH
+        assert verdict.reasons[0] == "an administrator forced the thaw: it takes too long"
+        assert (await hold.ending())[0] is Code.OK
+        assert (await broker.status()).phase == types_pb2.PHASE_ABORTED
+
+
+# -- holds
+
+
+async def test_hold_from_begin_to_verdict() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a", prepares=True) as app:
+        hold = await HoldCall.begin(
+            broker, "nightly\x1b[2J", freeze_budget=timedelta(seconds=9), hold_limit=timedelta(seconds=8)
+        )
+        prepare = await app.hear("prepare")
+        assert prepare.requester == "nightly?[2J"
+        await app.say(ready=app_pb2.Ready(cycle=prepare.cycle))
+        freeze = await app.hear("freeze")
+        assert freeze.cycle == prepare.cycle
+        assert timedelta(0) < freeze.budget.ToTimedelta() < timedelta(seconds=9)
+        await app.say(frozen=app_pb2.Frozen(cycle=freeze.cycle, evidence={"lsn": "0/1"}))
+        held = await hold.held()
+        assert (held.cycle, held.hold_limit.ToTimedelta()) == (freeze.cycle, timedelta(seconds=8))
+        status = await broker.status()
+        assert (status.phase, status.cycle) == (types_pb2.PHASE_HOLDING, held.cycle)
+        assert (await broker.apps())[0].state == "held"
+        await hold.finish()
+        await app.thaw()
+        verdict = await hold.verdict()
+        assert (verdict.level, list(verdict.reasons)) == (types_pb2.LEVEL_APPLICATION, [])
+        (outcome,) = verdict.outcomes
+        assert (outcome.outcome, dict(outcome.evidence)) == (types_pb2.OUTCOME_HELD, {"lsn": "0/1"})
+        assert await hold.ending() == (Code.OK, "")
+
+
+async def test_app_that_is_away_in_a_hold_is_still_listed() -> None:
+    async with running_broker() as broker:
+        async with attached(broker.runtime_directory, "a") as app, broker.watching() as watch:
+            hold = await HoldCall.begin(broker)
+            await app.freeze()
+            await hold.held()
+            await app.close()
+            await watch.until("app_left", app="a")
+            (listed,) = await broker.apps()
+            assert (listed.name, listed.state) == ("a", "away")
+            hold.cancel()
+
+
+async def test_hold_while_another_cycle_runs() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker, "the first")
+        await app.freeze()
+        held = await hold.held()
+        code, sentence = await refused(broker, begin("the second"))
+        assert code is Code.ABORTED
+        assert sentence == f"cycle {held.cycle} of the first is under way (holding)"
+        await hold.finish()
+        await app.thaw()
+        assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
+
+
+async def test_veto_fails_the_hold_with_a_verdict() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        freeze = await app.hear("freeze")
+        await app.say(veto=app_pb2.Veto(cycle=freeze.cycle, reason="a deployment is running", retryable=True))
+        verdict = await hold.verdict()
+        assert verdict.level == types_pb2.LEVEL_FAILED
+        assert verdict.outcomes[0].retryable
+        assert await hold.ending() == (Code.OK, "")
+
+
+async def test_hold_limit_ends_the_hold() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker, hold_limit=timedelta(milliseconds=50))
+        await app.freeze()
+        assert (await hold.held()).hold_limit.ToTimedelta() == timedelta(milliseconds=50)
+        await app.thaw("abort")
+        verdict = await hold.verdict()
+        assert verdict.level == types_pb2.LEVEL_CRASH
+        assert verdict.reasons[0] == "the hold limit of 50.0ms passed before the thaw came"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "half-closed", "begin twice"])
+async def test_call_that_ends_without_a_finish_ends_the_hold(how: str) -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        await app.freeze()
+        await hold.held()
+        if how == "cancelled":
+            hold.cancel()
+        elif how == "half-closed":
+            await hold.hang_up()
+        else:
+            await hold.say(begin())
+        abort = await app.thaw("abort")
+        assert abort.reason.startswith("a test is gone: it")
+        if how != "cancelled":
+            verdict = await hold.verdict()
+            assert verdict.level == types_pb2.LEVEL_CRASH
+            assert await hold.ending() == (Code.OK, "")
+
+
+@pytest.mark.parametrize("how", ["cancelled", "half-closed", "finished"])
+async def test_call_that_ends_while_apps_freeze_ends_that(how: str) -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        freeze = await app.hear("freeze")
+        if how == "cancelled":
+            hold.cancel()
+        elif how == "half-closed":
+            await hold.hang_up()
+        else:
+            await hold.finish()
+        abort = await app.thaw("abort")
+        assert abort.cycle == freeze.cycle
+        if how == "half-closed":
+            assert await hold.ending() == (Code.ABORTED, "the requester is gone: it hung up without a finish")
+        elif how == "finished":
+            assert (await hold.verdict()).level == types_pb2.LEVEL_FAILED
+        async with asyncio.timeout(BOUND):
+            while (await broker.status()).phase != types_pb2.PHASE_ABORTED:
+                pass
+
+
+async def test_requester_that_is_killed_in_mid_hold() -> None:
+    async with running_broker() as broker, app_process(broker.runtime_directory, "a") as app:
+        await app.line("welcome")
+        requester = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "from appvss.cli.main import main; main()",
+            "freeze",
+            "--runtime-directory",
+            str(broker.runtime_directory),
+            "--",
+            "sh",
+            "-c",
+            "echo $PPID; exec cat",
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            await app.line("freeze")
+            assert requester.stdout is not None
+            async with asyncio.timeout(BOUND):
+                assert int(await requester.stdout.readline()) > 0  # its command runs: everything is held
+            requester.kill()
+            await app.line("abort")
+            (cycle,) = [cycle async for cycle in ended_cycles(broker)]
+            assert cycle.verdict.level == types_pb2.LEVEL_CRASH
+            assert "is gone" in cycle.verdict.reasons[0]
+        finally:
+            assert requester.stdin is not None
+            requester.stdin.close()
+            await requester.communicate()
+
+
+async def ended_cycles(broker: RunningBroker) -> AsyncIterator[admin_pb2.CycleSummary]:
+    """The cycles, as soon as none runs."""
+    async with asyncio.timeout(BOUND):
+        while (await broker.status()).cycle:
+            pass
+    for cycle in await broker.cycles():
+        yield cycle
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (FINISH, "the first message is not begin"),
+        (requester_pb2.HoldRequest(), "the first message is not begin"),
+        (begin(hold_limit=timedelta(0)), "hold_limit is 0.0 s"),
+        (begin(freeze_budget=timedelta(seconds=-1)), "freeze_budget is -1.0 s"),
+        (begin(hold_limit=timedelta(minutes=6)), "hold_limit of 6m00s is over the configured 5m00s"),
+        (begin(freeze_budget=timedelta(seconds=31)), "freeze_budget of 31.0s is over the configured 30.0s"),
+        (
+            requester_pb2.HoldRequest(begin=requester_pb2.Begin(hold_limit={"seconds": 1 << 60})),
+            "a duration of 1152921504606846976 s is out of range",
+        ),
+    ],
+)
+async def test_wrong_begin(shared_broker: RunningBroker, message: requester_pb2.HoldRequest, sentence: str) -> None:
+    assert await refused(shared_broker, message) == (Code.INVALID_ARGUMENT, sentence)
+
+
+@pytest.fixture
+async def shared_broker() -> AsyncIterator[RunningBroker]:
+    async with running_broker() as broker:
+        yield broker
+
+
+async def test_no_word_at_all(shared_broker: RunningBroker) -> None:
+    assert (await refused(shared_broker))[0] is Code.INVALID_ARGUMENT
+
+
+async def test_time_too_short_for_anything_fails_with_a_verdict(shared_broker: RunningBroker) -> None:
+    hold = await HoldCall.begin(shared_broker, freeze_budget=timedelta(milliseconds=50))
+    verdict = await hold.verdict()
+    assert verdict.level == types_pb2.LEVEL_FAILED
+
+
+async def test_local_requests_are_switched_off() -> None:
+    async with running_broker(QUIET + '[sources.local]\nmode = "off"\n') as broker:
+        code, sentence = await refused(broker, begin())
+        assert (code, sentence) == (Code.PERMISSION_DENIED, "local requests are switched off")
+        assert {source.name: source.condition for source in (await broker.status()).sources}["local"] == "off"
+
+
+class Silent:
+    """A hold that nothing ever happens to."""
+
+    cycle = ""
+    hold_limit = timedelta(seconds=1)
+
+    def __init__(self) -> None:
+        self.abandoned: asyncio.Queue[str] = asyncio.Queue()
+
+    async def held(self) -> bool:
+        return await asyncio.Event().wait()
+
+    async def ended(self) -> Verdict:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def finish(self) -> None:
+        raise AssertionError
+
+    def abandon(self, reason: str) -> None:
+        self.abandoned.put_nowait(reason)
+
+    def begin(self, requester: str, freeze_budget: timedelta | None, hold_limit: timedelta | None) -> Silent:
+        return self
+
+
+async def test_broker_that_stops_ends_the_call_and_abandons_the_hold(directory: Path) -> None:
+    silent = Silent()
+    server = grpc.aio.server(options=contract.SERVER_OPTIONS)
+    requester_pb2_grpc.add_RequesterServiceServicer_to_server(RequesterService(silent), server)
+    server.add_insecure_port(f"unix:{directory}/a.sock")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"unix:{directory}/a.sock") as channel:
+        stub: Any = requester_pb2_grpc.RequesterServiceStub(channel)
+        hold = HoldCall(stub.Hold())
+        await hold.say(begin())
+        await hold.say(begin())
+        async with asyncio.timeout(BOUND):
+            assert await silent.abandoned.get() == "it said something but finish"
+            await server.stop(0)
+            assert (await hold.ending())[0] is Code.UNAVAILABLE
+            assert await silent.abandoned.get() == "its call ended"
