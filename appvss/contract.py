@@ -65,8 +65,8 @@ _BOTH_SIDES: Final = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
-    # The bandwidth probe sends a ping of its own with nearly every small message, which on a local socket is a quarter of
-    # all the work of a fan-out (docs/performance.md).
+    # The bandwidth probe sends a ping of its own with nearly every small message: on a local socket a fifth of the
+    # server's work in a fan-out (docs/performance.md).
     ("grpc.http2.bdp_probe", 0),
 )
 SERVER_OPTIONS: Final = (

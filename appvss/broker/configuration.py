@@ -201,8 +201,7 @@ class AppOptions:
         default=UnidentifiedApps.ADMIT,
         metadata=option(
             Choice(UnidentifiedApps),
-            "What becomes of an app that does not prove with a token who it is, such as one in another language "
-            "without the SDK.",
+            "What becomes of an app that does not prove with a token who it is (proto/appvss/v1/app.proto, IDENTITY).",
         ),
     )
     limit: int = field(

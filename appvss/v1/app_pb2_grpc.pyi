@@ -29,8 +29,9 @@ WHAT AN APP OWES
    asking, sends hold_lost, and answers the later thaw with
    unbroken = false. A broker that died must not leave it frozen.
 4. A thaw or an abort may come twice, may come before its frozen message
-   was sent, and may name a cycle that it does not know: it lets go if it
-   holds, and answers thawed.
+   was sent, and may name a cycle that it does not know: the app lets go of
+   what it holds for THAT cycle, if anything, and answers thawed.
+   A freeze that it already holds, asked again, is answered frozen again.
 5. It says unbroken = true only if it can: the same session, the same
    lock, no write between frozen and the thaw.
 
