@@ -141,12 +141,13 @@ def length_of(message: Duration) -> timedelta:
     """A protobuf Duration as a length.
 
     Raises:
-        MessageInvalid: it is out of the range that google/protobuf/duration.proto gives; protobuf itself does not look,
-            and ends in an OverflowError at the latest where such a length is added to an instant.
+        MessageInvalid: it is none that google.protobuf.Duration allows.
     """
-    if abs(message.seconds) > _DURATION_SECONDS_LIMIT:
+    seconds, nanos = message.seconds, message.nanos
+    if abs(seconds) > _DURATION_SECONDS_LIMIT or abs(nanos) >= 1_000_000_000 or seconds * nanos < 0:
         raise MessageInvalid(
-            f"a duration of {message.seconds} s is out of range", "Send a length that google.protobuf.Duration allows."
+            f"a duration of {seconds} s{f' and {nanos} ns' if nanos else ''} is out of range",
+            "Send a length that google.protobuf.Duration allows.",
         )
     return message.ToTimedelta()
 

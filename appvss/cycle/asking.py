@@ -112,11 +112,27 @@ def _plan(state: State) -> str:
     missing = [part for part in cycle.participants.values() if part.outcome is not None and part.is_required]
     if missing:
         return sentence_of(missing[0].result())
+    _set_the_slow_aside(state)
     registrations = [part.registration for part in cycle.candidates()]
     cycle.waves, circle = waves_of(registrations)
     if circle:
         return f"the apps {', '.join(sorted(circle))} wait for each other through `after`"
     return _grant(state, registrations)
+
+
+def _set_the_slow_aside(state: State) -> None:
+    """An app that needs more time than there is takes no part, unless it is required: it must not fail the others."""
+    cycle = state.running
+    if cycle.request is None:
+        raise AssertionError(f"cycle {cycle.id} plans without a request")
+    budget = _time_for_apps(state, cycle.request)
+    for part in cycle.candidates():
+        need = part.registration.freeze_timeout
+        if need is not None and need > budget and not part.is_required:
+            given = f"{cycle.request.source} gives {format_duration(max(budget, ZERO))} for all apps together"
+            part.outcome, part.state, part.since = Outcome.SKIPPED, AppState.FAILED, state.now
+            part.reason = f"it needs {format_duration(need)} to freeze, and {given}"
+            state.say(EventKind.APP_FAILED, part.registration.app, f"{part.outcome}: {part.reason}")
 
 
 def _grant(state: State, registrations: list[Registration]) -> str:
@@ -209,10 +225,11 @@ def _prepared(state: State) -> None:
 def _wait_for_freeze(state: State) -> None:
     """Answer the check."""
     cycle = state.running
+    if cycle.request is None:
+        raise AssertionError(f"cycle {cycle.id} is a check without a request")
     state.enter(Phase.PREPARED)
-    if cycle.request is not None:
-        state.answer(cycle.request, True)
-        cycle.request = None
+    state.answer(cycle.request, True)
+    cycle.request = None
     cycle.stage_deadline = state.now + state.settings.prepared_limit
 
 

@@ -26,6 +26,8 @@ from appvss.model.verdict import Outcome, Verdict
 
 OWED_LIMIT = 8
 """How many requests may wait for the end of one cycle; a further thaw is told no at once."""
+_UNSEEN = Closed("", False, "this broker has not seen the freeze that this thaw ends", None)
+"""A thaw without a freeze. It may end one that an earlier broker acknowledged: nobody here can vouch for that hold."""
 _STILL_FAILING = frozenset(
     {Phase.PREPARING, Phase.PREPARED, Phase.FREEZING_APPS, Phase.FREEZING_FILESYSTEMS, Phase.HOLDING}
 )
@@ -129,12 +131,8 @@ def _is_foreign(state: State, input: ThawRequested) -> bool:
 def thaw_in_rest(state: State, input: ThawRequested) -> None:
     """A thaw of a source that holds nothing: harmless, and answered with what is known of its last freeze."""
     request = input.request
-    closed = state.closed.get(request.source)
-    if closed is None:
-        # It may end a freeze that an earlier broker acknowledged: nobody here can vouch for that hold.
-        state.answer(request, False, "this broker has not seen the freeze that this thaw ends", cycle="")
-    else:
-        state.answer(request, closed.thaw_is_fine, closed.reason, closed.verdict, cycle=closed.cycle)
+    closed = state.closed.get(request.source, _UNSEEN)
+    state.answer(request, closed.thaw_is_fine, closed.reason, closed.verdict, cycle=closed.cycle)
 
 
 def filesystems_thawed(state: State, input: FilesystemsThawed) -> None:
@@ -167,9 +165,9 @@ def thaw_next(state: State) -> None:
         asked = [part for app in cycle.waves[cycle.wave] if (part := cycle.participants[app]).asked_at is not None]
         for part in asked:
             state.let_go(part, cycle.ended_by)
-        # One that is away may come back for its thaw; one that is gone for good is not awaited.
-        awaited = (part for part in asked if not part.confirmed and (part.is_connected or part.state is AppState.AWAY))
-        cycle.pending.update(part.registration.app for part in awaited)
+        # One that has failed is not awaited: it has been told, and the others must not stay frozen for its silence.
+        # One that is away may come back for its thaw.
+        cycle.pending.update(part.registration.app for part in asked if part.outcome is None and not part.confirmed)
         if cycle.pending:
             cycle.stage_deadline = state.now + state.settings.thaw_limit
             return
@@ -290,9 +288,8 @@ def _verdict(cycle: Cycle) -> Verdict:
 def _closed(state: State, verdict: Verdict) -> Closed:
     """What a thaw of this source is told from now on: whether the promise that it was given has been kept."""
     cycle = state.running
-    before = state.closed.get(cycle.source)
-    if cycle.is_check and before is not None and not before.thaw_is_fine:
-        return before  # no freeze has followed this check: the thaw ends the one before, whose hold was lost
+    if cycle.is_check:
+        return state.closed.get(cycle.source, _UNSEEN)  # no freeze has followed it: a thaw ends the freeze before it
     lost = [part for part in cycle.participants.values() if part.is_required and part.outcome is not Outcome.HELD]
     is_fine = not cycle.told_go_on or not (lost or cycle.ended_by or cycle.filesystems_doubt)
     return Closed(cycle.id, is_fine, "" if is_fine else verdict.reasons[0], verdict)

@@ -85,13 +85,12 @@ def _check_ended(cycle: Cycle) -> None:
     for part in cycle.participants.values():
         if part.registration.requirement is not Requirement.REQUIRED:
             continue
-        held = (
-            part.outcome is Outcome.HELD and part.confirmed and part.let_go_at is not None and part.acked_at is not None
-        )
+        held = part.outcome is Outcome.HELD and part.confirmed
         _must(held, f"{part.registration.app} is required, was not held, and the verdict is `application`")
-        if part.let_go_at is not None and part.acked_at is not None and cycle.hold_ended is not None:
-            _must(part.let_go_at >= cycle.hold_ended, f"{part.registration.app} was thawed before the hold ended")
-            _must(part.let_go_at - part.acked_at <= part.hold_limit, f"{part.registration.app} held past its limit")
+        if part.let_go_at is None or part.acked_at is None or cycle.hold_ended is None:
+            raise AssertionError(f"{part.registration.app} was held, and nobody knows from when to when")
+        _must(part.let_go_at >= cycle.hold_ended, f"{part.registration.app} was thawed before the hold ended")
+        _must(part.let_go_at - part.acked_at <= part.hold_limit, f"{part.registration.app} held past its limit")
 
 
 class Ledger:

@@ -14,7 +14,7 @@ _UNITS = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
-_PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d)")
+_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(ms|s|m|h|d)")
 
 
 def parse_duration(text: str) -> timedelta:
@@ -43,9 +43,10 @@ def format_duration(length: timedelta) -> str:
     if length < timedelta(0):
         return "-" + format_duration(-length)
     seconds = length.total_seconds()
-    if seconds < 1:
+    # The bounds are where rounding would write the next unit: never 1000.0ms or 60.0s.
+    if seconds < 0.99995:
         return f"{seconds * 1000:.1f}ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f}s"
     minutes, left = divmod(round(seconds), 60)
     if minutes < 60:

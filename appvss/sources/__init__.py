@@ -1,1 +1,1 @@
-"""Who asks: one file per kind of requester. A source turns its protocol into requests, and takes back an answer each."""
+"""Who asks: one file per kind of requester. A source turns a protocol into requests, and takes back one answer each."""

@@ -81,7 +81,21 @@ def test_the_brokers_clock_contradicts_an_app_that_says_unbroken() -> None:
     assert world.verdict.reasons == ("a (required) lost its hold: its hold limit of 10.0s passed before the thaw",)
 
 
-def test_a_thaw_that_is_sent_again_after_the_limit_does_not_prove_the_hold() -> None:
+def test_a_thaw_that_a_late_timer_sends_after_the_limit_does_not_prove_the_hold() -> None:
+    world = World()
+    world.register("a", hold=seconds(10))
+    world.hold("a")
+    world.pass_time(seconds(9))
+    world.thaw()
+    world.jump(seconds(6))
+    world.feed(DeadlinePassed())
+    assert world.story(of_last=True) == ["thaw a"]
+    world.confirm("a", unbroken=True)
+    assert world.outcomes() == {"a": Outcome.HOLD_LOST}
+    assert world.verdict.reasons[-1] == "a (required) lost its hold: its hold limit of 10.0s passed before the thaw"
+
+
+def test_a_thaw_that_is_sent_again_within_the_limit_proves_the_hold() -> None:
     world = World()
     world.register("a", hold=seconds(10))
     world.hold("a")
@@ -427,16 +441,19 @@ def test_an_app_whose_process_died_is_not_waited_for() -> None:
 
 def test_the_freeze_waits_for_one_that_is_away_and_goes_on_when_it_is_back() -> None:
     world = _freezing()
+    phases = []
     world.leave("a")
     world.ack("b")
-    assert world.phase is Phase.FREEZING_APPS
+    phases.append(world.phase)
     world.register("a", 10, claim=HoldClaim("c1", timedelta(0)))
-    assert world.phase is Phase.FREEZING_FILESYSTEMS
+    phases.append(world.phase)
     world.leave("b")
     world.filesystems_froze()
-    assert world.phase is Phase.FREEZING_FILESYSTEMS
+    phases.append(world.phase)
     world.register("b", 20, claim=HoldClaim("c1", timedelta(0)))
-    assert world.phase is Phase.HOLDING
+    phases.append(world.phase)
+    freezing = Phase.FREEZING_FILESYSTEMS
+    assert phases == [Phase.FREEZING_APPS, freezing, freezing, Phase.HOLDING]
 
 
 @pytest.mark.parametrize("how", ["grace", "no claim"])

@@ -96,6 +96,20 @@ def test_the_last_outcome_is_that_of_the_last_cycle_that_has_ended() -> None:
     assert world.machine.last_outcome(app) == world.verdict.outcomes[0]
 
 
+def test_away_names_those_who_may_come_back_with_their_hold() -> None:
+    world = in_phase(Phase.HOLDING)
+    assert world.machine.away() == ()
+    for name in ("b", "a"):
+        world.pass_time(seconds(1))
+        world.leave(name)
+    assert [(registration.app.name, since) for registration, since in world.machine.away()] == [
+        ("a", world.now),
+        ("b", world.now - seconds(1)),
+    ]
+    world.until_rest()
+    assert world.machine.away() == ()
+
+
 def test_the_next_deadline_is_the_earliest_of_all() -> None:
     world = World(return_grace=seconds(2))
     world.register("a", hold=seconds(20))

@@ -105,7 +105,40 @@ def _alone(phase: Phase) -> World:
     return world
 
 
-WAYS = (in_phase, _tolerated, _alone, _waiting)
+def _seldom(phase: Phase) -> World:
+    """The phase as it seldom is: nobody has checked, one has acked, one is away, one is the last, there is none."""
+    world = World()
+    match phase:
+        case Phase.PREPARING:
+            world.register("a", requirement=Requirement.TOLERATED, prepares=True)
+            world.freeze()
+        case Phase.FREEZING_APPS:
+            world.register("a")
+            world.register("b")
+            world.freeze()
+            world.ack("a")
+        case Phase.FREEZING_FILESYSTEMS:
+            world.register("a", requirement=Requirement.TOLERATED)
+            world.freeze()
+            world.ack("a")
+            world.leave("a")
+            world.filesystems_froze()
+        case Phase.ABORTING:
+            world.register("a")
+            world.hold("a")
+            world.force()
+            world.filesystems_thawed()
+        case Phase.COMPLETED:
+            world.hold()
+            world.thaw()
+            world.finish()
+        case _:
+            world = in_phase(phase)
+    assert world.phase is phase
+    return world
+
+
+WAYS = (in_phase, _tolerated, _alone, _seldom, _waiting)
 
 
 def values(world: World, input: type[Input]) -> list[Input]:
@@ -265,7 +298,7 @@ def _arrows() -> Iterator[set[tuple[Phase, type[Input], Phase]]]:
             world.feed(values(world, input)[number])
             world.until_rest()
             yield world.arrows
-    for seed in range(700):
+    for seed in range(400):
         yield Walk(seed).go(80).arrows
 
 
