@@ -14,13 +14,25 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Final, TextIO
+from typing import Final, Protocol, TextIO
 
 RING_LIMIT: Final = 5_000
 """Records that may wait. When more come, the oldest are dropped and counted."""
 _STOP_LIMIT: Final = 5.0
 """Seconds that the writer may take to write the rest when the broker ends."""
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class Gate(Protocol):
+    """What writes to a disk, and must not while a file system may be frozen."""
+
+    def set_gate(self, *, is_open: bool) -> None:
+        """Closed: keep what there is to write in memory."""
+
+    def settle(self, limit: timedelta) -> bool:
+        """Wait until what was being written when the gate was closed is written; False if that takes too long. Blocks
+        for `limit` at most.
+        """
 
 
 class RingHandler(logging.Handler):

@@ -8,14 +8,16 @@ Everything runs on one event loop, so that no two inputs are ever handled at onc
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from appvss.broker.clock import new_cycle_id
 from appvss.broker.encoder import Ask, Encoder
+from appvss.broker.logs import Gate
 from appvss.broker.recent import Recent
 from appvss.cycle import effects, inputs
 from appvss.cycle.machine import Machine
@@ -29,18 +31,6 @@ from appvss.model.source import SourceState
 from appvss.sources.base import Clock, Source
 
 _log = logging.getLogger("appvss.broker")
-
-
-class Gate(Protocol):
-    """What writes to a disk, and must not while a file system may be frozen."""
-
-    def set_gate(self, *, is_open: bool) -> None:
-        """Closed: keep what there is to write in memory."""
-
-    def settle(self, limit: timedelta) -> bool:
-        """Wait until what was being written when the gate was closed is written; False if that takes too long. Blocks
-        for `limit` at most.
-        """
 
 
 SETTLE_LIMIT: Final = timedelta(milliseconds=250)
@@ -138,8 +128,12 @@ class BrokerLoop:
             self._timer = None
         if due is None:
             self._rest.set()
+            gc.enable()
             return
         self._rest.clear()
+        # A pass over the objects of a thousand apps would lengthen the freeze by a tenth (docs/performance.md). A
+        # cycle's length is bounded, and so is what it leaves for the collector.
+        gc.disable()
         wait = max((due - self._clock.now()).total_seconds(), 0.0)
         self._timer = asyncio.get_running_loop().call_later(wait, self._ring)
 
@@ -167,6 +161,7 @@ class BrokerLoop:
 
     async def close(self) -> None:
         """Stop the timer and end the tasks of effects."""
+        gc.enable()
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:

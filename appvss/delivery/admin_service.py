@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from appvss import contract
 from appvss.delivery.watch import Watchers
 from appvss.model.duration import format_duration
-from appvss.model.errors import AppvssError, BrokerUnreachable, MessageInvalid, RequestRefused
+from appvss.model.errors import BrokerUnreachable, CycleBusy, CycleError, MessageInvalid, RequestRefused
 from appvss.model.names import printable
 from appvss.model.verdict import Verdict
 from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc
@@ -176,8 +177,10 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
                 )
             verdict = contract.verdict_message(await hold.ended())
             await context.write(requester_pb2.HoldResponse(ended=requester_pb2.Ended(verdict=verdict)))
-        except AppvssError as error:
+        except CycleBusy as error:
             await context.abort(grpc.StatusCode.ABORTED, error.sentence)
+        except CycleError as error:
+            await context.abort(grpc.StatusCode.CANCELLED, error.sentence)
         finally:
             hold.abandon("its call ended")
             listener.cancel()
@@ -186,19 +189,21 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
     @staticmethod
     async def _listen(hold: LocalHold, context: Context) -> None:
         """Take the requester's one word. Everything but a finish ends the hold without one."""
-        said: object = await context.read()
-        if isinstance(said, requester_pb2.HoldRequest) and said.WhichOneof("message") == "finish":
+        said = await _read(context)
+        if said is None:
+            hold.abandon("it hung up without a finish")
+        elif said.WhichOneof("message") == "finish":
             hold.finish()
         else:
-            hold.abandon("it hung up without a finish" if said is grpc.aio.EOF else "it said something but finish")
+            hold.abandon("it said something but finish")
 
     @staticmethod
     async def _begin(context: Context) -> requester_pb2.Begin:
-        first: Any = None
+        first = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEGIN_LIMIT.total_seconds()):
-                first = await context.read()
-        if not isinstance(first, requester_pb2.HoldRequest) or first.WhichOneof("message") != "begin":
+                first = await _read(context)
+        if first is None or first.WhichOneof("message") != "begin":
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message is not begin")
             raise AssertionError("a refused call has ended")
         return first.begin
@@ -220,3 +225,14 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
         except BrokerUnreachable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, error.sentence)
             raise
+
+
+async def _read(context: Context) -> requester_pb2.HoldRequest | None:
+    """What the requester says; None when it has hung up or its call is broken. What cannot be parsed says nothing."""
+    try:
+        said: Any = await context.read()
+    except DecodeError:
+        return requester_pb2.HoldRequest()
+    except grpc.aio.InternalError:
+        return None
+    return said if isinstance(said, requester_pb2.HoldRequest) else None

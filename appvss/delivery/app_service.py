@@ -1,22 +1,19 @@
-"""`AppService`: apps attach, are checked, asked, and listened to. The contract is `proto/appvss/v1/app.proto`.
-
-Messages are read and written as bytes and parsed here, so that one that cannot be parsed ends as a named refusal, and
-one that goes to a thousand apps is encoded once.
-"""
+"""`AppService`: apps attach, are checked, asked, and listened to. The contract is `proto/appvss/v1/app.proto`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from appvss import contract
+from appvss.delivery.app_events import AppEvents
+from appvss.delivery.attach_call import Context, parse, read, refuse
 from appvss.delivery.identity import Identity
 from appvss.delivery.registry import AppStream, Refused, Registry
 from appvss.delivery.tokens import TOKEN_LIFETIME, TokenDesk
@@ -33,35 +30,6 @@ HELLO_LIMIT: Final = timedelta(seconds=5)
 """How long a stream may be silent before its hello (`proto/appvss/v1/app.proto`, Attach)."""
 REFUSALS_LIMIT: Final = 100
 """Refused messages after which a stream is cut: the app does not understand the protocol."""
-_ERROR_METADATA: Final = "appvss-error"
-_HINT_METADATA: Final = "appvss-hint"
-
-Context = grpc.aio.ServicerContext[Any, bytes]
-
-
-class AppEvents(Protocol):
-    """Where the news of the apps go. Called on the event loop; must not block."""
-
-    def registered(self, registration: Registration) -> None:
-        """An app has registered, as in force. A `left` follows exactly once."""
-
-    def left(self, app: AppId, reason: str, died: bool) -> None:
-        """Its stream has ended; `died`: so has its process."""
-
-    def ready(self, app: AppId, cycle: str) -> None:
-        """It has prepared."""
-
-    def froze(self, app: AppId, cycle: str, evidence: Mapping[str, str]) -> None:
-        """Its ack."""
-
-    def vetoed(self, app: AppId, cycle: str, reason: str, retryable: bool) -> None:
-        """It refuses."""
-
-    def lost_hold(self, app: AppId, cycle: str, reason: str) -> None:
-        """Its hold has ended by itself."""
-
-    def thawed(self, app: AppId, cycle: str, unbroken: bool, reason: str) -> None:
-        """It holds nothing any more."""
 
 
 class AppService:
@@ -155,14 +123,14 @@ class AppService:
     async def _hello(self, context: Context) -> app_pb2.Hello:
         try:
             async with asyncio.timeout(self._hello_limit.total_seconds()):
-                first = await _read(context)
+                first = await read(context)
         except TimeoutError:
             sentence = f"no hello within {format_duration(self._hello_limit)}"
-            await _refuse(context, Refused("DEADLINE_EXCEEDED", sentence, "Send the hello first."))
-        message = _parse(first) if first is not None else None
+            await refuse(context, Refused("DEADLINE_EXCEEDED", sentence, "Send the hello first."))
+        message = parse(first) if first is not None else None
         if message is None or message.WhichOneof("message") != "hello":
             hint = "The first message of a stream is its hello: see proto/appvss/v1/app.proto."
-            await _refuse(context, Refused("INVALID_ARGUMENT", "the first message is not a hello", hint))
+            await refuse(context, Refused("INVALID_ARGUMENT", "the first message is not a hello", hint))
             raise AssertionError("a refused call has ended")
         return message.hello
 
@@ -172,12 +140,12 @@ class AppService:
         if token is None:
             if not self.admits_unidentified:
                 hint = f"Fetch a token from {contract.PEER_SOCKET} and send it as `{contract.TOKEN_METADATA}`."
-                await _refuse(context, Refused("PERMISSION_DENIED", "this broker admits no app without a token", hint))
+                await refuse(context, Refused("PERMISSION_DENIED", "this broker admits no app without a token", hint))
             return None
         identity = self.desk.redeem(str(token))
         if identity is None:
             hint = f"Fetch a new token from {contract.PEER_SOCKET}; each is good for one call."
-            await _refuse(context, Refused("UNAUTHENTICATED", "the token is unknown, used or too old", hint))
+            await refuse(context, Refused("UNAUTHENTICATED", "the token is unknown, used or too old", hint))
         return identity
 
     async def _admit(self, hello: app_pb2.Hello, identity: Identity | None, context: Context) -> AppStream:
@@ -185,19 +153,19 @@ class AppService:
             theirs = ", ".join(map(str, sorted(hello.protocol_versions)[:8])) or "none"
             ours = ", ".join(map(str, contract.PROTOCOL_VERSIONS))
             sentence = f"the app speaks protocol versions {theirs}, this broker {ours}"
-            await _refuse(context, Refused("FAILED_PRECONDITION", sentence, "Update the older of the two."))
+            await refuse(context, Refused("FAILED_PRECONDITION", sentence, "Update the older of the two."))
         try:
             declared = contract.registration_of(hello)
             paths = contract.paths_of(hello)
             incarnation = contract.incarnation_of(hello)
         except AppvssError as error:
-            await _refuse(context, Refused("INVALID_ARGUMENT", error.sentence, error.hint), error.name)
+            await refuse(context, Refused("INVALID_ARGUMENT", error.sentence, error.hint), error.name)
             raise
         registration = self.in_force(declared)
         peer = identity.peer if identity is not None else None
         refusal = self.registry.refusal(registration.app, incarnation, peer)
         if refusal is not None:
-            await _refuse(context, refusal)
+            await refuse(context, refusal)
         reader = asyncio.current_task()
         if reader is None:
             raise AssertionError("a call runs in a task")
@@ -219,8 +187,8 @@ class AppService:
         return stream
 
     async def _listen(self, stream: AppStream, context: Context) -> None:
-        while (data := await _read(context)) is not None:
-            app, message = stream.registration.app, _parse(data)
+        while (data := await read(context)) is not None:
+            app, message = stream.registration.app, parse(data)
             try:
                 known = message is not None and self._tell(app, message)
             except MessageInvalid as error:
@@ -318,27 +286,3 @@ class AppService:
             order=registration.order,
         )
         return app_pb2.AttachResponse(welcome=welcome).SerializeToString()
-
-
-async def _read(context: Context) -> bytes | None:
-    """The next message; None when the stream has ended or is broken: gRPC tells the second in several ways."""
-    try:
-        data: Any = await context.read()
-    except grpc.aio.InternalError as error:
-        _log.debug("a stream broke: %s", error)
-        return None
-    return data if isinstance(data, bytes) else None
-
-
-def _parse(data: bytes) -> app_pb2.AttachRequest | None:
-    try:
-        return app_pb2.AttachRequest.FromString(data)
-    except DecodeError:
-        return None
-
-
-async def _refuse(context: Context, refusal: Refused, name: str = "AttachRefused") -> None:
-    """End a call with a code, a sentence, and name and hint in the trailing metadata. Does not return."""
-    _log.info("an app was refused: %s", refusal.sentence)
-    metadata = ((_ERROR_METADATA, name), (_HINT_METADATA, refusal.hint))
-    await context.abort(grpc.StatusCode[refusal.code], refusal.sentence, metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from appvss.v1 import app_pb2, types_pb2
 from tests.support.app_process import app_process
 from tests.support.broken_core import BROKEN_CORE
 from tests.support.holds import HoldCall
-from tests.support.raw_app import RawApp, attached
+from tests.support.raw_app import RawApp, attached, raw_app
 from tests.support.running_broker import BOUND, QUIET, RunningBroker, launched_broker, running_broker
 
 Code = grpc.StatusCode
@@ -166,11 +167,9 @@ async def test_runtime_directory_that_others_may_write_in(directory: Path) -> No
 
 async def test_as_many_descriptors_as_the_system_allows_are_used() -> None:
     async with running_broker(QUIET + "[apps]\nlimit = 20000\n") as broker:
-        limits = Path(f"/proc/{broker.pid}/limits").read_text()
-        (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
-        soft, hard = line.split()[3:5]
+        soft, hard = resource.prlimit(broker.pid, resource.RLIMIT_NOFILE)
         assert soft == hard
-        if hard != "unlimited" and int(hard) < 60_200:
+        if hard != resource.RLIM_INFINITY and hard < 60_200:
             assert await broker.line(f"{hard} open files are allowed, 20000 apps may need 60200")
 
 
@@ -178,7 +177,7 @@ async def test_as_many_descriptors_as_the_system_allows_are_used() -> None:
 
 
 async def test_reload_of_a_good_file() -> None:
-    async with running_broker() as broker, attached(broker.runtime_directory, "a", requirement=2) as app:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a", requirement=2):
         broker.file.write_text(
             QUIET.replace("debug", "info") + '[apps]\nrequired = ["a", "b"]\nlimit = 2\nlimit_per_uid = 1\n'
         )
@@ -186,28 +185,10 @@ async def test_reload_of_a_good_file() -> None:
         await broker.line("the configuration was reloaded from", str(broker.file))
         assert list((await broker.status()).absent_apps) == ["b"]
         assert (await broker.apps())[0].requirement == types_pb2.REQUIREMENT_REQUIRED
-        async with attached_or_not(broker) as other:
+        async with raw_app(broker.runtime_directory) as other:
+            await other.say(hello=other.hello_message("other"))
             assert (await other.ending()).code is Code.RESOURCE_EXHAUSTED
         assert not [line for line in broker.log if "takes a restart" in line]
-        del app
-
-
-def attached_or_not(broker: RunningBroker) -> _Saying:
-    return _Saying(broker)
-
-
-class _Saying:
-    """A stream that has said its hello and waits for nothing."""
-
-    def __init__(self, broker: RunningBroker) -> None:
-        self._app = RawApp(broker.runtime_directory)
-
-    async def __aenter__(self) -> RawApp:
-        await self._app.say(hello=self._app.hello_message("other"))
-        return self._app
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._app.close()
 
 
 async def test_reload_of_a_bad_file_changes_nothing() -> None:
@@ -279,9 +260,11 @@ async def test_killed_broker_leaves_apps_to_their_own_limit_and_a_new_one_lets_t
         assert (await app.ending()).code is Code.UNAVAILABLE
     holding = app_pb2.Holding(cycle=cycle)
     holding.held_for.FromTimedelta(timedelta(seconds=1))
-    async with running_broker(directory=directory) as again:
-        async with attached(again.runtime_directory, "a", incarnation=app.incarnation, holding=holding) as back:
-            assert (await back.thaw("abort")).cycle == cycle
+    async with (
+        running_broker(directory=directory) as again,
+        attached(again.runtime_directory, "a", incarnation=app.incarnation, holding=holding) as back,
+    ):
+        assert (await back.thaw("abort")).cycle == cycle
 
 
 async def test_broker_does_not_need_anybody_to_read_its_log() -> None:

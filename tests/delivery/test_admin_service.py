@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from appvss import contract
 from appvss.delivery.admin_service import AdminService, RequesterService
@@ -59,12 +60,13 @@ async def test_status_of_a_broker_at_rest() -> None:
 async def test_apps_in_the_order_of_the_freeze_with_all_that_is_known() -> None:
     configuration = QUIET + '[apps]\nrequired = ["billing", "b"]\n'
     async with running_broker(configuration) as broker, AsyncExitStack() as stack:
-        for name, hello in {
+        hellos: dict[str, dict[str, Any]] = {
             "z": {"order": 10, "freeze_timeout": {"seconds": 2}, "hold_limit": {"seconds": 9}},
             "c": {"order": 1, "after": ["z"], "paths": ["/srv/\x1b[2J"]},
             "b": {"instance": "eu", "requirement": types_pb2.REQUIREMENT_IGNORED},
             "a": {"requirement": types_pb2.REQUIREMENT_TOLERATED},
-        }.items():
+        }
+        for name, hello in hellos.items():
             await stack.enter_async_context(attached(broker.runtime_directory, name, identified=name == "z", **hello))
         z, c, a, b, billing = await broker.apps()
         assert [app.name for app in (z, c, a, b, billing)] == ["z", "c", "a", "b", "billing"]
@@ -277,16 +279,19 @@ async def test_hold_from_begin_to_verdict() -> None:
 
 
 async def test_app_that_is_away_in_a_hold_is_still_listed() -> None:
-    async with running_broker() as broker:
-        async with attached(broker.runtime_directory, "a") as app, broker.watching() as watch:
-            hold = await HoldCall.begin(broker)
-            await app.freeze()
-            await hold.held()
-            await app.close()
-            await watch.until("app_left", app="a")
-            (listed,) = await broker.apps()
-            assert (listed.name, listed.state) == ("a", "away")
-            hold.cancel()
+    async with (
+        running_broker() as broker,
+        attached(broker.runtime_directory, "a") as app,
+        broker.watching() as watch,
+    ):
+        hold = await HoldCall.begin(broker)
+        await app.freeze()
+        await hold.held()
+        await app.close()
+        await watch.until("app_left", app="a")
+        (listed,) = await broker.apps()
+        assert (listed.name, listed.state) == ("a", "away")
+        hold.cancel()
 
 
 async def test_hold_while_another_cycle_runs() -> None:
@@ -358,7 +363,7 @@ async def test_call_that_ends_while_apps_freeze_ends_that(how: str) -> None:
         abort = await app.thaw("abort")
         assert abort.cycle == freeze.cycle
         if how == "half-closed":
-            assert await hold.ending() == (Code.ABORTED, "the requester is gone: it hung up without a finish")
+            assert await hold.ending() == (Code.CANCELLED, "the requester is gone: it hung up without a finish")
         elif how == "finished":
             assert (await hold.verdict()).level == types_pb2.LEVEL_FAILED
         async with asyncio.timeout(BOUND):
@@ -420,7 +425,7 @@ async def ended_cycles(broker: RunningBroker) -> AsyncIterator[admin_pb2.CycleSu
         (begin(hold_limit=timedelta(minutes=6)), "hold_limit of 6m00s is over the configured 5m00s"),
         (begin(freeze_budget=timedelta(seconds=31)), "freeze_budget of 31.0s is over the configured 30.0s"),
         (
-            requester_pb2.HoldRequest(begin=requester_pb2.Begin(hold_limit={"seconds": 1 << 60})),
+            requester_pb2.HoldRequest(begin=requester_pb2.Begin(hold_limit=Duration(seconds=1 << 60))),
             "a duration of 1152921504606846976 s is out of range",
         ),
     ],
@@ -433,6 +438,23 @@ async def test_wrong_begin(shared_broker: RunningBroker, message: requester_pb2.
 async def shared_broker() -> AsyncIterator[RunningBroker]:
     async with running_broker() as broker:
         yield broker
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_bytes_that_are_no_message(is_first: bool) -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        call: Any = broker.channel().stream_stream("/appvss.v1.RequesterService/Hold")()
+        if is_first:
+            await call.write(b"\xff\xff")
+            assert await HoldCall(call).ending() == (Code.INVALID_ARGUMENT, "the first message is not begin")
+            return
+        await call.write(begin().SerializeToString())
+        await app.freeze()
+        await call.read()
+        await call.write(b"\xff\xff")
+        assert (await app.thaw("abort")).reason == "a test is gone: it said something but finish"
+        ended = requester_pb2.HoldResponse.FromString(await call.read()).ended
+        assert ended.verdict.level == types_pb2.LEVEL_CRASH
 
 
 async def test_no_word_at_all(shared_broker: RunningBroker) -> None:

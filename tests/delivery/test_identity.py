@@ -16,7 +16,7 @@ from appvss.delivery.identity import Identity, peer_of, peer_of_xucred
 from appvss.model.app import AppId, Peer
 from tests.support.app_desk import AppDesk, app_desk
 from tests.support.app_process import app_process
-from tests.support.raw_app import SideConnection, attached
+from tests.support.raw_app import attached
 
 BOUND = 20
 NOBODY = 65534
@@ -43,6 +43,12 @@ def peer_in(desk: AppDesk, name: str) -> Peer:
     return stream.peer
 
 
+def let_everybody_in(directory: Path) -> None:
+    directory.chmod(0o711)
+    for name in ("apps.sock", "apps.peer.sock"):
+        (directory / name).chmod(0o666)
+
+
 # -- who
 
 
@@ -56,9 +62,7 @@ async def test_peer_of_a_process_of_another_user(directory: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     async with app_desk(directory) as desk:
-        directory.chmod(0o711)
-        for name in ("apps.sock", "apps.peer.sock"):
-            (directory / name).chmod(0o666)
+        let_everybody_in(directory)
         async with app_process(directory, "p", uid=NOBODY) as app:
             await app.line("welcome")
             assert peer_in(desk, "p") == Peer(NOBODY, NOBODY, app.pid)

@@ -30,9 +30,8 @@ async def test_sockets_of_a_killed_broker_are_replaced(directory: Path) -> None:
     async with running_broker(directory=directory) as first:
         await first.kill()
         assert all((first.runtime_directory / name).exists() for name in SOCKETS)
-    async with running_broker(directory=directory) as second:
-        async with attached(second.runtime_directory, "a", identified=True):
-            assert (await second.status()).apps == 1
+    async with running_broker(directory=directory) as second, attached(second.runtime_directory, "a", identified=True):
+        assert (await second.status()).apps == 1
 
 
 async def test_second_broker_leaves_the_first_ones_sockets_alone(directory: Path) -> None:

@@ -26,5 +26,5 @@ class Buggy(LocalSource):
 if __name__ == "__main__":
     from appvss.cli.main import main
 
-    broker.LocalSource = Buggy  # type: ignore[misc] # a bug cannot be had in another way
+    vars(broker)["LocalSource"] = Buggy  # a bug cannot be had in another way
     main()

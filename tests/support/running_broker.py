@@ -115,7 +115,9 @@ class RunningBroker:
         await answer
 
     async def status(self) -> admin_pb2.GetStatusResponse:
-        return await self.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=BOUND)
+        answer = await self.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=BOUND)
+        assert isinstance(answer, admin_pb2.GetStatusResponse)
+        return answer
 
     async def apps(self) -> list[admin_pb2.App]:
         return list((await self.admin.ListApps(admin_pb2.ListAppsRequest(), timeout=BOUND)).apps)
@@ -125,7 +127,9 @@ class RunningBroker:
         return list((await self.admin.ListCycles(request, timeout=BOUND)).cycles)
 
     async def cycle(self, cycle: str) -> admin_pb2.GetCycleResponse:
-        return await self.admin.GetCycle(admin_pb2.GetCycleRequest(cycle=cycle), timeout=BOUND)
+        answer = await self.admin.GetCycle(admin_pb2.GetCycleRequest(cycle=cycle), timeout=BOUND)
+        assert isinstance(answer, admin_pb2.GetCycleResponse)
+        return answer
 
     async def force_thaw(self, reason: str = "") -> str:
         request = admin_pb2.ForceThawRequest(reason=reason)

@@ -1,0 +1,422 @@
+"""Where clock, tasks and effects meet: the loop by itself with freezers of all manners, and with real apps that answer
+wrongly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from appvss.broker.clock import SystemClock
+from appvss.broker.loop import BrokerLoop
+from appvss.broker.recent import Recent
+from appvss.cycle import inputs
+from appvss.cycle.machine import Machine
+from appvss.cycle.state import CycleSettings
+from appvss.delivery.app_service import REFUSALS_LIMIT, AppService
+from appvss.delivery.registry import Registry
+from appvss.delivery.watch import Watchers
+from appvss.freezer.base import FreezeFailed, Thawed
+from appvss.model.app import AppId, Registration
+from appvss.model.errors import CycleBusy
+from appvss.model.phase import Phase
+from appvss.model.request import Answer, Request, RequestKind
+from appvss.model.source import SourceCondition, SourceMode, SourceState
+from appvss.model.verdict import Level
+from appvss.sources.local import LocalSettings, LocalSource
+from appvss.v1 import app_pb2, types_pb2
+from tests.support.holds import HoldCall
+from tests.support.raw_app import RawApp, attached
+from tests.support.running_broker import BOUND, QUIET, running_broker
+
+SECOND = timedelta(seconds=1)
+
+
+class Freezing:
+    """A freezer that does what it is told, and notes when."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.frozen = True
+        self.freeze_error: Exception | None = None
+        self.thaw_error: Exception | None = None
+        self.thawed = Thawed(unbroken=True)
+        self.may_freeze, self.may_thaw = asyncio.Event(), asyncio.Event()
+        self.began_freeze, self.began_thaw = asyncio.Event(), asyncio.Event()
+        self.may_freeze.set()
+        self.may_thaw.set()
+
+    async def freeze(self, cycle: str, budget: timedelta) -> bool:
+        self.calls.append("freeze")
+        self.began_freeze.set()
+        await self.may_freeze.wait()
+        if self.freeze_error is not None:
+            raise self.freeze_error
+        self.calls.append("frozen")
+        return self.frozen
+
+    async def thaw(self, cycle: str) -> Thawed:
+        self.calls.append("thaw")
+        self.began_thaw.set()
+        await self.may_thaw.wait()
+        if self.thaw_error is not None:
+            raise self.thaw_error
+        self.calls.append("thawed")
+        return self.thawed
+
+
+class Rig:
+    """A loop with its machine, no apps' server, and a local source."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = SystemClock()
+        self.freezer = Freezing()
+        self.opened = asyncio.Event()
+        self.watchers = Watchers()
+        self.recent = Recent(self.clock, self.watchers)
+        machine = Machine(CycleSettings(**settings), self.clock.now(), checking=True)
+        self.loop = BrokerLoop(machine, self.clock, self.freezer, self.recent, gate=self)
+        self.local = LocalSource(LocalSettings(), self.clock)
+        self.apps = AppService(
+            self.loop,
+            Registry(10, 10),
+            in_force=lambda registration: registration,
+            admits_unidentified=True,
+            version="appvss/test",
+            now=self.clock.now,
+        )
+        self.loop.connect(self.apps, {"local": self.local})
+
+    def set_gate(self, *, is_open: bool) -> None:
+        self.freezer.calls.append("open" if is_open else "closed")
+        if is_open:
+            self.opened.set()
+
+    def settle(self, limit: timedelta) -> bool:
+        self.freezer.calls.append("settled")
+        return True
+
+
+@asynccontextmanager
+async def rig(**settings: Any) -> AsyncIterator[Rig]:
+    made = Rig(**settings)
+    serving = asyncio.create_task(made.local.run(made.loop))
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(BOUND):
+            yield made
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
+        await made.loop.close()
+
+
+# -- file systems, and the gate of the log
+
+
+async def test_nothing_is_written_from_before_the_freeze_until_after_the_thaw_of_file_systems() -> None:
+    async with rig() as made:
+        hold = made.local.begin("me", None, None)
+        assert await hold.held()
+        hold.finish()
+        assert (await hold.ended()).level is Level.FILESYSTEM
+        assert made.freezer.calls == ["closed", "settled", "freeze", "frozen", "thaw", "thawed", "open"]
+
+
+async def test_file_systems_that_cannot_be_frozen_end_the_cycle_and_are_thawed() -> None:
+    async with rig() as made:
+        made.freezer.freeze_error = FreezeFailed("device busy")
+        hold = made.local.begin("me", None, None)
+        assert not await hold.held()
+        verdict = await hold.ended()
+        assert verdict.level is Level.FAILED
+        assert verdict.reasons == ("the file systems could not be frozen: device busy",)
+        assert made.freezer.calls == ["closed", "settled", "freeze", "thaw", "thawed", "open"]
+
+
+async def test_freezer_that_does_not_answer_in_time() -> None:
+    async with rig() as made:
+        made.freezer.may_freeze.clear()
+        hold = made.local.begin("me", timedelta(milliseconds=300), None)
+        assert not await hold.held()
+        assert (await hold.ended()).level is Level.FAILED
+        assert made.freezer.calls[-1] == "open"
+
+
+async def test_gate_stays_closed_when_the_machine_no_longer_waits_for_the_thaw() -> None:
+    async with rig(thaw_limit=timedelta(milliseconds=20)) as made:
+        made.freezer.may_thaw.clear()
+        hold = made.local.begin("me", None, None)
+        await hold.held()
+        hold.finish()
+        assert (await hold.ended()).level is Level.CRASH
+        assert made.loop.machine.phase.is_resting
+        assert made.freezer.calls[-1] == "thaw"
+        made.freezer.may_thaw.set()
+        await made.opened.wait()
+
+
+async def test_file_systems_that_went_on_early_lower_the_verdict() -> None:
+    async with rig() as made:
+        made.freezer.thawed = Thawed(unbroken=False, reason="the guardian thawed")
+        hold = made.local.begin("me", None, None)
+        await hold.held()
+        hold.finish()
+        verdict = await hold.ended()
+        assert verdict.level is Level.CRASH
+        assert "the guardian thawed" in verdict.reasons[0]
+
+
+# -- time
+
+
+async def test_timer_ends_the_hold_at_its_limit() -> None:
+    async with rig() as made:
+        hold = made.local.begin("me", None, timedelta(milliseconds=30))
+        began = made.clock.now()
+        assert await hold.held()
+        verdict = await hold.ended()
+        assert made.clock.now() - began >= timedelta(milliseconds=30)
+        assert verdict.reasons[0].startswith("the hold limit of 30.0ms passed")
+        assert made.loop.machine.phase is Phase.ABORTED
+
+
+async def test_collector_rests_as_long_as_a_cycle_runs() -> None:
+    async with rig() as made:
+        hold = made.local.begin("me", None, None)
+        await hold.held()
+        assert not gc.isenabled()
+        hold.finish()
+        await hold.ended()
+        await made.loop.until_rest()
+        assert gc.isenabled()
+        await made.local.begin("me", None, None).held()
+        assert not gc.isenabled()
+        await made.loop.close()
+        assert gc.isenabled()
+
+
+async def test_rest_is_waited_for() -> None:
+    async with rig() as made:
+        await made.loop.until_rest()
+        hold = made.local.begin("me", None, None)
+        resting = asyncio.create_task(made.loop.until_rest())
+        await hold.held()
+        assert not resting.done()
+        hold.finish()
+        await resting
+        assert made.loop.machine.phase.is_resting
+
+
+async def test_forced_thaw_tells_which_cycle_and_waits_for_its_end() -> None:
+    async with rig() as made:
+        assert await made.loop.force_thaw("nothing runs") == ""
+        hold = made.local.begin("me", None, None)
+        await hold.held()
+        made.freezer.may_thaw.clear()
+        thawing = asyncio.create_task(made.loop.force_thaw("enough"))
+        await made.freezer.began_thaw.wait()
+        assert not thawing.done()
+        made.freezer.may_thaw.set()
+        assert await thawing == hold.cycle
+        assert (await hold.ended()).reasons[0] == "enough"
+
+
+# -- the end of the broker
+
+
+async def test_ending_broker_thaws_and_begins_nothing_new() -> None:
+    async with rig() as made:
+        hold = made.local.begin("me", None, None)
+        await hold.held()
+        made.loop.end("the broker was told to stop")
+        assert (await hold.ended()).reasons[0] == "the broker was told to stop"
+        late = made.local.begin("late", None, None)
+        with pytest.raises(CycleBusy, match="the broker stops"):
+            await late.ended()
+        assert made.loop.machine.phase is Phase.ABORTED
+
+
+class Buggy:
+    """A source that cannot take answers."""
+
+    state = SourceState("local", SourceMode.AUTOMATIC, SourceCondition.SERVING, SystemClock().now())
+
+    async def run(self, requests: object) -> None:
+        raise AssertionError
+
+    def answer(self, answer: Answer) -> None:
+        raise ZeroDivisionError
+
+    def ended(self, record: object) -> None:
+        raise AssertionError
+
+
+async def test_failure_of_an_effect_is_told_once_and_nothing_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with rig() as made:
+        made.loop.connect(made.apps, {"local": Buggy()})
+        request = Request("1", "local", RequestKind.FREEZE, "me", made.clock.now() + SECOND, hold_limit=SECOND)
+        made.loop.ask(request)
+        with pytest.raises(ZeroDivisionError):
+            await made.loop.failure
+        phase = made.loop.machine.phase
+        assert phase is Phase.HOLDING
+        made.loop.feed(inputs.ThawForced("not heard any more"))
+        made.loop.registered(Registration(AppId("a")))
+        assert made.loop.machine.phase is phase
+        assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
+        before = len(made.freezer.calls)
+        await made.loop.let_go("the core has failed")
+        assert made.freezer.calls[before:] == ["thaw", "thawed"]
+
+
+async def test_failure_of_a_freezer_is_a_failure_of_the_core() -> None:
+    async with rig() as made:
+        made.freezer.freeze_error = ZeroDivisionError()
+        made.local.begin("me", None, None)
+        with pytest.raises(ZeroDivisionError):
+            await made.loop.failure
+
+
+async def test_close_ends_what_is_under_way() -> None:
+    async with rig() as made:
+        made.freezer.may_freeze.clear()
+        hold = made.local.begin("me", None, None)
+        await made.freezer.began_freeze.wait()
+        await made.loop.close()
+        assert not made.loop.failure.done()
+        assert "frozen" not in made.freezer.calls
+        hold.abandon("the test is over")
+
+
+async def test_news_of_a_source_reach_watchers() -> None:
+    async with rig() as made:
+        watcher = made.watchers.add()
+        made.loop.changed(SourceState("x", SourceMode.OFF, SourceCondition.OFF, made.clock.now()))
+        event = await watcher.get()
+        assert event is not None
+        assert (event.kind, event.detail) == ("source_changed", "x off")
+
+
+# -- apps that answer wrongly, against a whole broker
+
+
+async def refusal(app: RawApp) -> str:
+    told = await app.hear("refusal")
+    assert told.sentence
+    return str(told.name)
+
+
+async def test_ack_before_it_was_asked_is_refused_and_the_app_let_go() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a", prepares=True) as app:
+        hold = await HoldCall.begin(broker)
+        prepare = await app.hear("prepare")
+        await app.say(frozen=app_pb2.Frozen(cycle=prepare.cycle))
+        assert await refusal(app) == "ack_before_asked"
+        assert (await app.hear("abort")).cycle == prepare.cycle
+        hold.cancel()
+
+
+async def test_ack_twice_is_refused_and_the_hold_goes_on() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        freeze = await app.freeze()
+        await hold.held()
+        await app.say(frozen=app_pb2.Frozen(cycle=freeze.cycle))
+        assert await refusal(app) == "ack_twice"
+        await hold.finish()
+        await app.thaw()
+        assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
+        (listed,) = await broker.apps()
+        assert listed.last_error.startswith("ack_twice: ")
+
+
+async def test_ack_for_another_cycle_is_refused_and_let_go() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        freeze = await app.hear("freeze")
+        await app.say(frozen=app_pb2.Frozen(cycle="another\x1b[2J"))
+        assert await refusal(app) == "ack_for_other_cycle"
+        assert (await app.hear("abort")).cycle == "another?[2J"
+        await app.say(frozen=app_pb2.Frozen(cycle=freeze.cycle))
+        await hold.held()
+        assert not [line for line in broker.log if "\x1b" in line]
+        await hold.finish()
+        await app.thaw()
+        assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
+
+
+async def test_ack_after_its_time_is_refused_and_let_go() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker, freeze_budget=timedelta(milliseconds=400))
+        freeze = await app.hear("freeze")
+        assert (await app.hear("abort")).cycle == freeze.cycle  # its time is over
+        await app.say(frozen=app_pb2.Frozen(cycle=freeze.cycle))
+        assert await refusal(app) == "ack_too_late"
+        await app.thaw("abort")
+        verdict = await hold.verdict()
+        assert verdict.level == types_pb2.LEVEL_FAILED
+        assert verdict.outcomes[0].outcome == types_pb2.OUTCOME_TIMED_OUT
+
+
+async def test_ack_without_any_cycle_is_refused_and_let_go() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        await app.say(frozen=app_pb2.Frozen(cycle="long-gone"))
+        assert await refusal(app) == "ack_too_late"
+        assert (await app.thaw("abort")).cycle == "long-gone"
+
+
+async def test_flood_of_wrong_answers_cuts_the_app_and_no_other() -> None:
+    async with (
+        running_broker() as broker,
+        attached(broker.runtime_directory, "a") as app,
+        attached(broker.runtime_directory, "b") as other,
+    ):
+        for _ in range(REFUSALS_LIMIT):
+            await app.say(frozen=app_pb2.Frozen(cycle="x"))
+            assert await refusal(app) == "ack_too_late"
+            await app.hear("abort")
+        await app.say(frozen=app_pb2.Frozen(cycle="x"))
+        assert (await app.ending()).sentence == "it sent too many messages that were refused"
+        hold = await HoldCall.begin(broker)
+        await other.freeze()
+        await hold.held()
+        await hold.finish()
+        await other.thaw()
+        assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
+
+
+async def test_lost_hold_lowers_the_verdict_and_ends_the_hold() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        hold = await HoldCall.begin(broker)
+        freeze = await app.freeze()
+        await hold.held()
+        await app.say(hold_lost=app_pb2.HoldLost(cycle=freeze.cycle, reason="the lock expired"))
+        await app.thaw("abort")
+        verdict = await hold.verdict()
+        assert verdict.level == types_pb2.LEVEL_CRASH
+        assert "the lock expired" in verdict.reasons[0]
+
+
+async def test_app_that_comes_back_in_its_hold_proves_it() -> None:
+    configuration = QUIET + '[cycle]\nreturn_grace = "20s"\n'
+    async with running_broker(configuration) as broker, broker.watching() as watch:
+        async with attached(broker.runtime_directory, "a") as app:
+            hold = await HoldCall.begin(broker)
+            freeze = await app.freeze()
+            await hold.held()
+        await watch.until("app_left")
+        holding = app_pb2.Holding(cycle=freeze.cycle)
+        holding.held_for.FromTimedelta(timedelta(seconds=1))
+        async with attached(broker.runtime_directory, "a", incarnation=app.incarnation, holding=holding) as back:
+            await watch.until("app_returned")
+            await hold.finish()
+            await back.thaw()
+            assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
