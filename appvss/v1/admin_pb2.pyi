@@ -204,7 +204,8 @@ class App(google.protobuf.message.Message):
     state: builtins.str
     """REQUIRED. What it is doing: `registered`, `preparing`, `ready`,
     `freezing`, `held`, `away` (its stream broke in a hold), `thawing`,
-    `failed` (in the running cycle), `absent` (expected, not registered).
+    `thawed`, `failed` (in the running cycle), `absent` (expected, not
+    registered).
     """
     requirement: appvss.v1.types_pb2.Requirement.ValueType
     """REQUIRED. The requirement in force."""

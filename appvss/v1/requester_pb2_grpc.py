@@ -60,6 +60,7 @@ class RequesterServiceServicer(object):
         | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
         | first message is not begin, a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
         | local requests are switched off | PERMISSION_DENIED | `sources.local.mode` in the configuration |
+        | the requester hung up before everything was held | CANCELLED | nothing is held; call again if it was not meant |
         | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

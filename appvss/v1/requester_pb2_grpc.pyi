@@ -76,6 +76,7 @@ class RequesterServiceStub(typing.Generic[_RequesterServiceHoldType]):
     | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
     | first message is not begin, a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
     | local requests are switched off | PERMISSION_DENIED | `sources.local.mode` in the configuration |
+    | the requester hung up before everything was held | CANCELLED | nothing is held; call again if it was not meant |
     | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
     """
 
@@ -108,6 +109,7 @@ class RequesterServiceServicer(metaclass=abc.ABCMeta):
         | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
         | first message is not begin, a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
         | local requests are switched off | PERMISSION_DENIED | `sources.local.mode` in the configuration |
+        | the requester hung up before everything was held | CANCELLED | nothing is held; call again if it was not meant |
         | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
         """
 

@@ -11,13 +11,16 @@ import pytest
 from appvss.cli import documents, reference
 from appvss.cli.freeze_run import FreezeReport
 from appvss.cli.main import run
+from appvss.cycle import asking
 from appvss.model import errors
 from appvss.model.errors import AppvssError, ExitCode
+from appvss.model.event import EventKind
 from appvss.model.phase import Phase
 from appvss.sdk.admin_values import app_of, event_of, status_of, summary_of
 from tests.sdk.broker_peer import apps, event, status, summary
 
 DOCS = Path(__file__).parents[2] / "docs"
+PACKAGE = DOCS.parent / "appvss"
 
 
 def section(page: str, heading: str) -> str:
@@ -122,3 +125,15 @@ def test_every_help_text_can_be_shown(capsys: pytest.CaptureFixture[str]) -> Non
     for path, _, _ in reference.commands():
         assert run([*path.split()[1:], "--help"]) == ExitCode.SUCCESS
         assert "Usage: " + path in capsys.readouterr().out
+
+
+def test_every_refusal_of_the_protocol_is_documented_and_no_other() -> None:
+    code = "".join(path.read_text() for room in ("cycle", "delivery") for path in (PACKAGE / room).glob("*.py"))
+    names = set(re.findall(r'refuse\(\s*(?:app, )?"([a-z_]+)"', code)) | set(asking._REFUSALS.values())
+    documented = {name for name, *_ in rows(section("errors.md", "## Refusals of the protocol"))}
+    assert documented == names | {"ack_too_late", "MessageInvalid"}
+
+
+def test_every_kind_of_event_is_documented_and_no_other() -> None:
+    page = (DOCS / "reference" / "events.md").read_text(encoding="utf-8")
+    assert [name for name, *_ in rows(page)] == [kind.value for kind in EventKind]
