@@ -22,6 +22,7 @@ from appvss.broker.configuration_reader import Reading, parse_file, read_documen
 from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, Word, length_text, option
 from appvss.model.errors import ConfigurationInvalid, SocketPathTooLong, UsageError
 from appvss.model.source import SourceMode
+from appvss.sources.wire.freebsd import LAST_MOMENT
 
 DEFAULT_FILE: Final = Path(
     "/usr/local/etc/appvss/broker.toml" if sys.platform.startswith("freebsd") else "/etc/appvss/broker.toml"
@@ -276,10 +277,11 @@ def with_overrides(
 def _check_reserve(reading: Reading[Configuration]) -> Iterator[str]:
     budget, reserve = "sources.freebsd.budget", "sources.freebsd.filesystem_reserve"
     freebsd = reading.value.sources.freebsd
-    if not reading.wrong & {budget, reserve} and freebsd.filesystem_reserve >= freebsd.budget:
+    if not reading.wrong & {budget, reserve} and freebsd.filesystem_reserve >= freebsd.budget - LAST_MOMENT:
         yield (
-            f"{reserve}: {length_text(freebsd.filesystem_reserve)} is not below {budget}, "
-            f"which is {length_text(freebsd.budget)}; nothing would be left for the apps"
+            f"{reserve}: {length_text(freebsd.filesystem_reserve)} is not below {budget}, which is "
+            f"{length_text(freebsd.budget)}, by more than the {length_text(LAST_MOMENT)} in which no answer is sent; "
+            "nothing would be left for the apps"
         )
 
 
