@@ -153,15 +153,15 @@ def test_a_budget_over_the_kernels_limit_names_the_limit(write: Write) -> None:
     )
 
 
-@pytest.mark.parametrize("lines", ['budget = "5s"', 'filesystem_reserve = "14s"\nbudget = "14s"'])
+@pytest.mark.parametrize("lines", ['budget = "5s"', 'budget = "5.5s"', 'filesystem_reserve = "14s"\nbudget = "14s"'])
 def test_a_reserve_that_leaves_the_apps_nothing(write: Write, lines: str) -> None:
     (problem,) = problems(write(f"[sources.freebsd]\n{lines}\n"))
     assert problem.startswith("sources.freebsd.filesystem_reserve: ")
     assert "is not below sources.freebsd.budget" in problem
 
 
-def test_a_reserve_just_below_the_budget_is_allowed(write: Write) -> None:
-    freebsd = load(write('[sources.freebsd]\nbudget = "5.001s"\n')).sources.freebsd
+def test_a_reserve_just_below_the_budget_without_its_last_moment_is_allowed(write: Write) -> None:
+    freebsd = load(write('[sources.freebsd]\nbudget = "5.501s"\n')).sources.freebsd
     assert freebsd.filesystem_reserve < freebsd.budget
 
 

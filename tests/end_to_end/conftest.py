@@ -1,0 +1,7 @@
+"""What the tests with real processes share."""
+
+from __future__ import annotations
+
+from tests.end_to_end.support.fixtures import nothing_is_left, pytest_runtest_makereport, requires_fuse, stage
+
+__all__ = ["nothing_is_left", "pytest_runtest_makereport", "requires_fuse", "stage"]
