@@ -29,6 +29,9 @@ class Gate(Protocol):
     def set_gate(self, *, is_open: bool) -> None:
         """Closed: keep what there is to write in memory."""
 
+    def is_settled(self) -> bool:
+        """Whether nothing is being written. With the gate closed it stays so."""
+
     def settle(self, limit: timedelta) -> bool:
         """Wait until what was being written when the gate was closed is written; False if that takes too long. Blocks
         for `limit` at most.
@@ -75,6 +78,11 @@ class RingHandler(logging.Handler):
         with self._changed:
             self._is_open = is_open
             self._changed.notify_all()
+
+    def is_settled(self) -> bool:
+        """Whether no line is being written."""
+        with self._changed:
+            return not self._is_writing
 
     def settle(self, limit: timedelta) -> bool:
         """Wait until the line that was begun before the gate was closed is written; False if that takes too long.

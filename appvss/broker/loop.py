@@ -177,7 +177,8 @@ class BrokerLoop:
 
     def _freeze_filesystems(self, effect: effects.FreezeFilesystems) -> None:
         async def freeze() -> inputs.Input:
-            await asyncio.to_thread(self._gate.settle, SETTLE_LIMIT)
+            if not self._gate.is_settled():
+                await asyncio.to_thread(self._gate.settle, SETTLE_LIMIT)
             try:
                 async with asyncio.timeout(effect.budget.total_seconds()):
                     frozen = await self._freezer.freeze(effect.cycle, effect.budget)

@@ -36,6 +36,8 @@ class Machine:
     def __init__(self, settings: CycleSettings, now: Instant, *, checking: bool = False) -> None:
         self._state = State(settings, now)
         self._checking = checking
+        self._due: Instant | None = None
+        """The next deadline after the last step."""
 
     @property
     def phase(self) -> Phase:
@@ -82,6 +84,9 @@ class Machine:
 
     def next_deadline(self) -> Instant | None:
         """The earliest instant at which something is due; None only in rest."""
+        return self._due
+
+    def _next_deadline(self) -> Instant | None:
         state = self._state
         if state.phase.is_resting:
             return None
@@ -104,20 +109,23 @@ class Machine:
         has not rung yet.
         """
         state = self._state
-        state.now = max(now, state.now)
-        self._pass_deadlines()
+        if now > state.now:
+            state.now = now
+        if self._due is not None and self._due <= state.now:
+            self._pass_deadlines()
         if isinstance(input, AppRegistered) and input.registration.app in state.roster:
             self._run(AppLeft(input.registration.app, "it registered again"))
         if not isinstance(input, DeadlinePassed):
             self._run(input)
         self._begin_pending()
+        self._due = self._next_deadline()
         effects, state.outbox = state.outbox, []
         return effects
 
     def _pass_deadlines(self) -> None:
         """Deal with everything that is due, as often as that makes something else due."""
         state = self._state
-        while (due := self.next_deadline()) is not None and due <= state.now:
+        while (due := self._next_deadline()) is not None and due <= state.now:
             cycle = state.running
             if cycle.stage_deadline is not None and cycle.stage_deadline <= state.now:
                 self._run(DeadlinePassed())

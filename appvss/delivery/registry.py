@@ -33,6 +33,7 @@ class AppStream:
         "_reader",
         "_write",
         "_writer",
+        "_writer_name",
         "cut",
         "declared",
         "identity",
@@ -76,6 +77,7 @@ class AppStream:
         self._write = write
         self._outbox: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._writer_name = f"write {registration.app}"
 
     @property
     def peer(self) -> Peer | None:
@@ -91,8 +93,7 @@ class AppStream:
             return
         self._outbox.append(message)
         if self._writer is None:
-            name = f"write {self.registration.app}"
-            self._writer = asyncio.get_running_loop().create_task(self._drain(), name=name)
+            self._writer = asyncio.get_running_loop().create_task(self._drain(), name=self._writer_name)
 
     async def _drain(self) -> None:
         try:

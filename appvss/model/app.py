@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
@@ -36,11 +36,17 @@ class AppId:
 
     name: str
     instance: str = ""
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+    """Worked out once: an app is looked up about ten times on its way through a cycle."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if self.instance:
             check_name(self.instance, "instance")
+        object.__setattr__(self, "_hash", hash((self.name, self.instance)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         return f"{self.name}[{self.instance}]" if self.instance else self.name

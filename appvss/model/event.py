@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from appvss.model.instant import Instant
 
@@ -32,9 +32,8 @@ class EventKind(StrEnum):
     CYCLE_ENDED = "cycle_ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened."""
+class Event(NamedTuple):
+    """One thing that happened. A tuple, because a cycle makes thousands of them while apps are held."""
 
     kind: EventKind
     at: Instant

@@ -99,6 +99,9 @@ class Rig:
         if is_open:
             self.opened.set()
 
+    def is_settled(self) -> bool:
+        return False
+
     def settle(self, limit: timedelta) -> bool:
         self.freezer.calls.append("settled")
         return True
