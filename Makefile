@@ -12,7 +12,7 @@ help: ## List the verbs.
 demo: $(VENV)/.ready ## Show the main job: freeze, copy, thaw, verdict, proof. Under a minute.
 	@$(BIN)/python -m samples.demo
 
-test: lint $(NODE) ## Run every check and every test.
+test: lint $(NODE) $(VENV)/.fuse ## Run every check and every test.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov=appvss --cov-report=
 	$(BIN)/python scripts/check_coverage.py
 
@@ -40,6 +40,10 @@ $(VENV)/.ready: pyproject.toml scripts/setup
 
 $(VENV)/proto/.ready: $(VENV)/.ready
 	sh scripts/setup python $(VENV)/proto none proto
+	@touch $@
+
+$(VENV)/.fuse: scripts/setup $(VENV)/.ready
+	sh scripts/setup fuse
 	@touch $@
 
 $(NODE): samples/nodejs/package.json scripts/setup

@@ -43,7 +43,8 @@ def _fanout() -> str:
         "## Fan-out: one freeze until every ack is back",
         "",
         "The broker side is the real one with the whole cycle; each app is a stream of its own and answers at once.",
-        "The baseline sends messages of the same size over plain asyncio Unix sockets, in turns with it.",
+        "The baseline sends messages of the same size over plain asyncio Unix sockets, in turns with it; it is a program",
+        "of its own that imports nothing else. Both serving processes run at the priority that the broker gives itself.",
         "",
         "| apps | broker p50 / p99, ms | bare asyncio p50, ms | ratio | aimed at |",
         "| --- | --- | --- | --- | --- |",
@@ -88,7 +89,9 @@ def _notes() -> str:
 - gRPC itself is most of a fan-out. What the broker adds is the cycle and the registry.
 - `grpc.http2.bdp_probe = 0` on both sides takes a fifth off the server's work: the probe sends a ping of its own with
   nearly every small message (`appvss/contract.py`).
-- A message that goes to many apps is encoded once (`appvss/broker/encoder.py`)."""
+- A message that goes to many apps is encoded once (`appvss/broker/encoder.py`).
+- Python's collector does not run while a cycle is under way: a tenth (`appvss/broker/loop.py`).
+- The broker runs at nice -10 where it may: busy apps do not keep it from its acks (`appvss/broker/main.py`)."""
 
 
 if __name__ == "__main__":

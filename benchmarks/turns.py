@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 WARM_UP = 3
+PRIORITY = -10
+"""The nice value of the serving process, as `appvss.broker.main` has it."""
 PAUSE = 0.02
 """Seconds between rounds, so that one round's end is not the next one's beginning."""
 
@@ -32,6 +35,9 @@ def be_a_process(side: Side, app: App) -> bool:
     """Be what the command line says, a serving side or a process of apps; False when it says neither."""
     match sys.argv[1:]:
         case ["--serve", path, apps, rounds]:
+            # Both sides alike: the broker gives itself this priority, and without the right to it neither has it.
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
             asyncio.run(_serve(side, path, int(apps), int(rounds)))
         case ["--clients", path, first, count]:
             asyncio.run(_clients(app, path, int(first), int(count)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 from collections.abc import Callable, Mapping
@@ -40,6 +41,8 @@ from appvss.sources.local import LocalSettings, LocalSource
 
 _log = logging.getLogger("appvss.broker")
 
+PRIORITY: Final = -10
+"""The broker's nice value: it has little to do, and everybody waits for it."""
 GOODBYE_LIMIT = timedelta(seconds=1)
 """How long telling the apps that the broker stops may take, and how long open calls may live on after that."""
 _DESCRIPTORS_AN_APP: Final = 3
@@ -65,6 +68,7 @@ def run(read: Callable[[], Configuration]) -> int:
     handler = RingHandler()
     with logging_to(handler, configuration.broker.log_level):
         _make_room(configuration.apps.limit)
+        _go_first()
         return asyncio.run(_Broker(configuration, read, handler).serve())
 
 
@@ -75,6 +79,16 @@ def _make_room(apps: int) -> None:
     wanted = apps * _DESCRIPTORS_AN_APP + _DESCRIPTORS_BESIDE
     if hard != resource.RLIM_INFINITY and hard < wanted:
         _log.warning("%d open files are allowed, %d apps may need %d: raise the limit (ulimit -n)", hard, apps, wanted)
+
+
+def _go_first() -> None:
+    """Ask for the processor ahead of the apps: a machine that is busy must not lengthen the freeze. Threads that are
+    made later inherit it, so it comes before all of them (setpriority(2), "C library/kernel differences").
+    """
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    except PermissionError:
+        _log.info("no right to run at priority %d: on a busy machine freezes take longer", PRIORITY)
 
 
 class _Broker:

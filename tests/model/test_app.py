@@ -16,6 +16,10 @@ def test_an_app_is_its_name_and_its_instance() -> None:
     assert sorted([AppId("db", "2"), AppId("a", "9"), AppId("db")]) == [AppId("a", "9"), AppId("db"), AppId("db", "2")]
 
 
+def test_apps_that_are_equal_are_one_key() -> None:
+    assert {AppId("db"): 1, AppId("db", ""): 2, AppId("db", "2"): 3} == {AppId("db"): 2, AppId("db", "2"): 3}
+
+
 @pytest.mark.parametrize(("name", "instance"), [("", ""), ("a b", ""), ("db", "x\n"), ("-a", ""), ("db", "\x1b[2J")])
 def test_a_name_that_may_not_be_used_makes_no_app(name: str, instance: str) -> None:
     with pytest.raises(NameInvalid):
