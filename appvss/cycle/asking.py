@@ -407,6 +407,11 @@ def stray_ack(state: State, input: AppFroze) -> None:
     let_go_of_stray(state, input.app, input.cycle)
 
 
+def late_answer(state: State, input: AppReady | AppVetoed) -> None:
+    """An answer in rest that holds nothing, such as the veto of an app that had hung: it comes too late to matter."""
+    state.refuse("ack_too_late", f"{input.app} answered for cycle {input.cycle}, which is over", input.app)
+
+
 def let_go_of_stray(state: State, app: AppId, cycle: str) -> None:
     """Tell an app that holds for a cycle which is not running to let go: nothing stays frozen."""
     reason = f"no hold is wanted for cycle {cycle}"

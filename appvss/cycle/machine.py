@@ -13,7 +13,7 @@ from __future__ import annotations
 from appvss.cycle.effects import Effect
 from appvss.cycle.ending import answer_owed
 from appvss.cycle.holding import expire_holds, next_return
-from appvss.cycle.inputs import AppLeft, AppRegistered, DeadlinePassed, Input
+from appvss.cycle.inputs import AppLeft, AppLostHold, AppReady, AppRegistered, AppVetoed, DeadlinePassed, Input
 from appvss.cycle.invariants import check_step
 from appvss.cycle.state import AppState, CycleSettings, State, answer_by
 from appvss.cycle.table import TABLE
@@ -21,6 +21,9 @@ from appvss.model.app import AppId, Registration
 from appvss.model.instant import Instant
 from appvss.model.phase import Phase
 from appvss.model.verdict import AppOutcome
+
+_SAID: dict[type[Input], str] = {AppReady: "ready", AppVetoed: "veto", AppLostHold: "hold_lost"}
+"""The words of `app.proto` for what an app can say at a time when it means nothing."""
 
 
 class Machine:
@@ -148,7 +151,8 @@ class Machine:
         state.visited.clear()
         if row is None:
             app = getattr(input, "app", None)
-            state.refuse("not_now", f"{type(input).__name__} has no meaning in phase {state.phase}", app)
+            said = _SAID.get(type(input), type(input).__name__)
+            state.refuse("not_now", f"{said} has no meaning while the cycle is {state.phase}", app)
         else:
             row.step(state, input)
         self._check(row.leads_to if row is not None else frozenset())

@@ -117,6 +117,8 @@ _rows((Phase.FREEZING_FILESYSTEMS, Phase.HOLDING), AppLeft, holding.leave_in_cyc
 _last(AppLeft, holding.leave_in_cycle)
 # Apps answer
 _rows((Phase.PREPARING,), AppReady, asking.app_ready, _ENDS | {Phase.PREPARED, Phase.FREEZING_APPS})
+_rows(RESTING, AppReady, asking.late_answer, _STAYS)
+_rows(RESTING, AppVetoed, asking.late_answer, _STAYS)
 _rows(RESTING, AppFroze, asking.stray_ack, _STAYS)
 _rows(RUNNING, AppFroze, asking.app_froze, _STAYS)
 _rows((Phase.FREEZING_APPS,), AppFroze, asking.app_froze, frozenset({Phase.FREEZING_FILESYSTEMS}))

@@ -152,12 +152,12 @@ def test_a_request_that_waits_begins_also_when_other_deadlines_are_overdue() -> 
     assert (world.phase, world.machine.cycle) == (Phase.PREPARING, f"c{new.id}")
 
 
-@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.HOLDING])
-def test_what_has_no_row_is_refused_by_name(phase: Phase) -> None:
+@pytest.mark.parametrize(("phase", "name"), [(Phase.IDLE, "ack_too_late"), (Phase.HOLDING, "not_now")])
+def test_what_means_nothing_now_is_refused_by_name(phase: Phase, name: str) -> None:
     world = in_phase(phase)
     before = world.photo()
     world.feed(AppVetoed(AppId("a"), world.machine.cycle, "no"))
-    assert (world.refusals(), world.photo()) == (["not_now"], before)
+    assert (world.refusals(), world.photo()) == ([name], before)
 
 
 def test_an_instant_before_the_deadline_nothing_happens() -> None:
