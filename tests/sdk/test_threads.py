@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -409,28 +410,40 @@ def test_one_process_serves_an_app_once_at_a_time(broker: BlockingFakeBroker) ->
         assert again.freeze().frozen
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@contextmanager
+def ended_threads() -> Iterator[queue.SimpleQueue[BaseException | None]]:
+    """What ends threads inside this block. It comes a little after the app is gone: take it before the test ends."""
+    seen: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    before = threading.excepthook
+    threading.excepthook = lambda ending: seen.put(ending.exc_value)
+    try:
+        yield seen
+    finally:
+        threading.excepthook = before
+
+
 def test_what_is_no_exception_is_reported_and_ends_the_app_s_part(broker: BlockingFakeBroker) -> None:
     class Stop(BaseException):
         pass
 
-    with serving(broker, lambda _: Refusing(Stop("enough"))) as app:
+    with ended_threads() as ended, serving(broker, lambda _: Refusing(Stop("enough"))) as app:
         assert app.freeze().reason == "Stop: enough"
         app.gone()
+        assert isinstance(ended.get(timeout=BOUND), Stop)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_program_that_exits_in_its_own_code_reports_a_lost_hold(broker: BlockingFakeBroker) -> None:
     @contextmanager
     def quiesce(_: appvss.Freeze) -> Iterator[None]:
         yield
         raise SystemExit(3)
 
-    with serving(broker, quiesce) as app:
+    with ended_threads() as ended, serving(broker, quiesce) as app:
         assert app.freeze().frozen
         thawed = app.thaw()
         assert (thawed.unbroken, thawed.reason) == (False, "SystemExit: 3")
         app.gone()
+        assert isinstance(ended.get(timeout=BOUND), SystemExit)
 
 
 # Arguments.
