@@ -39,11 +39,12 @@ async def test_second_broker_leaves_the_first_ones_sockets_alone(directory: Path
         before = [(first.runtime_directory / name).stat() for name in SOCKETS]
         async with launched_broker(directory=directory) as second:
             assert await second.exit_code() == ExitCode.ALREADY_RUNNING
-            assert second.log[0] == (
+            told = [line for line in second.log if " INFO " not in line]  # a user without rights is told so before
+            assert told[0] == (
                 f"appvss: another broker (process {first.pid}) holds {first.runtime_directory / 'broker.lock'}"
             )
-            assert second.log[1].startswith("HINT: ")
-            assert len(second.log) == 2
+            assert told[1].startswith("HINT: ")
+            assert len(told) == 2
         assert [(first.runtime_directory / name).stat() for name in SOCKETS] == before
         async with attached(first.runtime_directory, "a", identified=True):
             assert (await first.status()).apps == 1
