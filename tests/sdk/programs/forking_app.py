@@ -6,11 +6,15 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import appvss
+
+# From Python 3.12 on, of any fork of a program with threads; it would stand on stderr, which must stay empty otherwise.
+warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
 
 held = threading.Event()
 
