@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -122,6 +123,16 @@ def left_behind() -> tuple[set[str], list[str], bool]:
     # Threads of asyncio's own pool come and stay; they are the loop's.
     threads = [thread.name for thread in threading.enumerate() if not thread.name.startswith("asyncio")]
     return set(os.listdir("/dev/fd")), sorted(threads), child
+
+
+NOTHING: tuple[set[str], list[str], bool] = (set(), [], False)
+"""What should be new after the source has ended."""
+
+
+def new_since(before: tuple[set[str], list[str], bool]) -> tuple[set[str], list[str], bool]:
+    """What `left_behind` shows now and did not show then: what another test left in this process may go meanwhile."""
+    descriptors, threads, child = left_behind()
+    return descriptors - before[0], sorted((Counter(threads) - Counter(before[1])).elements()), child and not before[2]
 
 
 def without_override() -> list[str]:

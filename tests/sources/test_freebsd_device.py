@@ -28,7 +28,7 @@ from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
 from appvss.sources.freebsd.device import MOST_ANSWERS, FreebsdDevice, News, Opened
 from appvss.sources.freebsd.ledger import Ledger
 from appvss.sources.freebsd.source import STEADY
-from tests.sources.freebsd_support import WAIT, Listener, VirtualClock, left_behind, running
+from tests.sources.freebsd_support import NOTHING, WAIT, Listener, VirtualClock, left_behind, new_since, running
 
 LATEST = timedelta(seconds=14.5)
 """What a request may take: the driver's 15 s without the last half second."""
@@ -418,7 +418,7 @@ async def test_many_losses_leave_nothing(scene: Scene) -> None:
             scene.simulator.attach()
             await scene.serving()
             # The simulator knows the child by a descriptor of its own, as before.
-            assert len(left_behind()[0]) == len(before[0])
+            assert len(left_behind()[0]) <= len(before[0])
     assert len(scene.listener.losses) == 5
 
 
@@ -431,11 +431,11 @@ async def test_cancelling_closes_the_device_and_leaves_nothing(scene: Scene, ask
         if asked:
             scene.simulator.host.send(HostOperation.FREEZE)
             await scene.listener.next_request()
-        assert left_behind() != before
+        assert new_since(before) != NOTHING
     await scene.simulator.wait_for(lambda event: event.kind is EventKind.CLOSED, after=start)
-    descriptors, threads, children = left_behind()
     # One descriptor is the simulator's: of the child's process, which the driver remembers.
-    assert (len(descriptors), threads, children) == (len(before[0]) + 1, before[1], False)
+    assert len(left_behind()[0]) <= len(before[0]) + 1
+    assert new_since(before)[1:] == NOTHING[1:]
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
     async with opened_by_another(scene.simulator.app_device):

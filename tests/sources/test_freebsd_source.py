@@ -17,7 +17,16 @@ from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.source import SourceCondition, SourceMode
 from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
 from appvss.sources.freebsd.source import PAUSE
-from tests.sources.freebsd_support import WAIT, Listener, MachineClock, left_behind, running, without_override
+from tests.sources.freebsd_support import (
+    NOTHING,
+    WAIT,
+    Listener,
+    MachineClock,
+    left_behind,
+    new_since,
+    running,
+    without_override,
+)
 
 
 def settings(path: Path | str, mode: SourceMode) -> FreebsdSettings:
@@ -62,7 +71,7 @@ async def test_a_required_device_that_is_none_ends_the_start(
             await source.run(Listener())
     assert str(path) in caught.value.sentence
     assert source.state.condition is SourceCondition.WAITING
-    assert left_behind() == before
+    assert new_since(before) == NOTHING
 
 
 @pytest.mark.parametrize(("kind", "error", "words"), BAD)
@@ -102,7 +111,7 @@ async def test_off_is_off(tmp_path: Path) -> None:
     async with asyncio.timeout(WAIT):
         await source.run(listener)
     assert (source.state.condition, listener.states) == (SourceCondition.OFF, [])
-    assert left_behind() == before
+    assert new_since(before) == NOTHING
 
 
 async def test_cancelling_leaves_nothing_while_it_opens(tmp_path: Path) -> None:
@@ -110,8 +119,8 @@ async def test_cancelling_leaves_nothing_while_it_opens(tmp_path: Path) -> None:
     source = FreebsdSource(settings(tmp_path / "device", SourceMode.AUTOMATIC), MachineClock())
     async with running(source, Listener()):
         await asyncio.sleep(0)
-        assert left_behind() != before
-    assert left_behind() == before
+        assert new_since(before) != NOTHING
+    assert new_since(before) == NOTHING
 
 
 async def test_cancelling_leaves_nothing_while_it_waits(tmp_path: Path) -> None:
@@ -121,8 +130,8 @@ async def test_cancelling_leaves_nothing_while_it_waits(tmp_path: Path) -> None:
     async with running(source, listener):
         await listener.next_state()
         # Between two attempts nothing of the last one is left: no thread, no process, no descriptor.
-        assert left_behind() == before
-    assert left_behind() == before
+        assert new_since(before) == NOTHING
+    assert new_since(before) == NOTHING
 
 
 async def test_an_answer_without_a_device_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

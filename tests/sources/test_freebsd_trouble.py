@@ -32,7 +32,7 @@ from appvss.sources.device_opener import DeviceOpener
 from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
 from appvss.sources.freebsd.source import STOP_LIMIT
 from appvss.sources.wire.freebsd import LAYOUT, LINUX
-from tests.sources.freebsd_support import WAIT, Listener, VirtualClock, left_behind, running
+from tests.sources.freebsd_support import NOTHING, WAIT, Listener, VirtualClock, left_behind, new_since, running
 
 
 class Troubled(Device):
@@ -166,7 +166,7 @@ async def test_a_device_that_fails_while_it_serves_is_lost(
         assert f"{stage.path} {words}" in state.detail
         assert listener.losses == [("freebsd", state.detail)]
         assert listener.requests == []
-        assert left_behind()[1:] == before[1:]
+        assert new_since(before)[1:] == NOTHING[1:]
 
 
 async def test_a_device_that_fails_to_take_an_answer_is_lost(stage: Stage) -> None:
@@ -232,4 +232,4 @@ async def test_cancelling_does_not_wait_for_an_ioctl_that_hangs(stage: Stage, ca
     (thread,) = (thread for thread in threading.enumerate() if thread.name == "appvss-freebsd")
     stage.connection.close()
     await asyncio.to_thread(thread.join, WAIT)
-    assert left_behind()[1:] == before[1:]
+    assert new_since(before)[1:] == NOTHING[1:]
