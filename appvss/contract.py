@@ -31,6 +31,8 @@ PROTOCOL_VERSIONS: Final = (1,)
 DEFAULT_RUNTIME_DIRECTORY: Final = "/run/appvss" if sys.platform.startswith("linux") else "/var/run/appvss"
 RUNTIME_DIRECTORY_VARIABLE: Final = "APPVSS_RUNTIME_DIRECTORY"
 """Environment variable that tells apps and commands where the broker's sockets are."""
+STATE_DIRECTORY_VARIABLE: Final = "APPVSS_STATE_DIRECTORY"
+"""Environment variable that tells the broker where journal, history and certificate are kept."""
 APPS_SOCKET: Final = "apps.sock"
 PEER_SOCKET: Final = "apps.peer.sock"
 ADMIN_SOCKET: Final = "admin.sock"
@@ -152,6 +154,11 @@ def length_of(message: Duration) -> timedelta:
     return message.ToTimedelta()
 
 
+def wall_of(message: Timestamp) -> timedelta:
+    """A protobuf Timestamp as time since 1970-01-01 UTC."""
+    return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
+
+
 def timestamp_message(wall: timedelta) -> Timestamp:
     """A wall-clock time, given as the length since 1970-01-01 UTC."""
     microseconds = wall // timedelta(microseconds=1)
@@ -237,8 +244,28 @@ def _declared(what: str, message: Duration) -> timedelta:
     return max(length, timedelta.resolution) if message.nanos else length
 
 
+def check_watchable(paths: Iterable[str]) -> None:
+    """Make sure that these paths can be watched, as they are, and not as they would be shown.
+
+    Raises:
+        MessageInvalid: there is none, or one is not absolute, too long, or not printable.
+    """
+    whole = tuple(paths)
+    if not whole:
+        raise MessageInvalid(
+            "watch_paths is set, and paths is empty", "Declare the files and folders that only this app writes."
+        )
+    for path in whole:
+        shown = printable(path, PATH_LENGTH_LIMIT)
+        if shown != path or not path.startswith("/"):
+            raise MessageInvalid(
+                f"the path {printable(path, 80)!r} cannot be watched",
+                f"Declare absolute, printable paths of at most {PATH_LENGTH_LIMIT} characters.",
+            )
+
+
 def registration_of(hello: app_pb2.Hello) -> Registration:
-    """What an app declares, checked.
+    """What an app declares, checked; `incarnation_of` checks its incarnation.
 
     Raises:
         NameInvalid: name, instance or a name in `after` may not be used.
@@ -248,6 +275,8 @@ def registration_of(hello: app_pb2.Hello) -> Registration:
     claim = None
     if hello.HasField("holding"):
         claim = HoldClaim(cycle_of(hello.holding.cycle), _declared("held_for", hello.holding.held_for))
+    if hello.watch_paths:
+        check_watchable(hello.paths)
     return Registration(
         app=app_id_of(hello.name, hello.instance),
         order=hello.order if hello.HasField("order") else DEFAULT_ORDER,
@@ -257,6 +286,8 @@ def registration_of(hello: app_pb2.Hello) -> Registration:
         freeze_timeout=_declared("freeze_timeout", hello.freeze_timeout) or None,
         hold_limit=_declared("hold_limit", hello.hold_limit) or DEFAULT_HOLD_LIMIT,
         claim=claim,
+        incarnation=hello.incarnation,
+        watch_paths=hello.watch_paths,
     )
 
 
@@ -298,6 +329,7 @@ def hello_message(registration: Registration, *, incarnation: str, library: str,
         hold_limit=duration_message(registration.hold_limit),
         paths=paths,
         library=library,
+        watch_paths=registration.watch_paths,
     )
     if registration.freeze_timeout is not None:
         hello.freeze_timeout.FromTimedelta(registration.freeze_timeout)

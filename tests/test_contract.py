@@ -42,6 +42,7 @@ registrations = st.builds(
     freeze_timeout=st.none() | some_lengths,
     hold_limit=some_lengths,
     claim=st.none() | st.builds(HoldClaim, lines, lengths),
+    incarnation=st.text(st.sampled_from(FIRST), min_size=16, max_size=64),
 )
 outcomes = st.builds(
     AppOutcome,
@@ -70,12 +71,19 @@ verdicts = st.builds(
 
 @given(registrations, st.lists(lines, max_size=4))
 def test_hello(registration: Registration, paths: list[str]) -> None:
-    message = contract.hello_message(registration, incarnation="1" * 16, library="x/1", paths=paths)
+    word = registration.incarnation
+    message = contract.hello_message(registration, incarnation=word, library="x/1", paths=paths)
     hello = app_pb2.Hello.FromString(message.SerializeToString())
     assert contract.registration_of(hello) == registration
     assert contract.paths_of(hello) == tuple(paths)
-    assert contract.incarnation_of(hello) == "1" * 16
+    assert contract.incarnation_of(hello) == word
     assert list(hello.protocol_versions) == [1]
+
+
+def test_watch_of_paths() -> None:
+    registration = Registration(AppId("a"), watch_paths=True)
+    hello = contract.hello_message(registration, incarnation="", library="x/1", paths=["/var/lib/a"])
+    assert contract.registration_of(app_pb2.Hello.FromString(hello.SerializeToString())) == registration
 
 
 @given(verdicts)
@@ -196,6 +204,22 @@ def test_too_long_is_cut_and_unprintable_is_replaced() -> None:
     }
     assert contract.cycle_of("x" * 100) == "x" * 61 + "..."
     assert contract.cycle_of("a\tb\x1b") == "a b?"
+
+
+@pytest.mark.parametrize(
+    ("paths", "sentence"),
+    [
+        ([], "paths is empty"),
+        (["data"], "the path 'data' cannot be watched"),
+        (["/var", "/x" * 600], "cannot be watched"),
+        (["/var/\x1b[2J"], r"the path '/var/\?\[2J' cannot be watched"),
+        (["/trailing "], "cannot be watched"),
+    ],
+)
+def test_paths_that_are_to_be_watched_must_be_kept_as_they_are(paths: list[str], sentence: str) -> None:
+    with pytest.raises(MessageInvalid, match=sentence):
+        contract.registration_of(hello_with(watch_paths=True, paths=paths))
+    assert not contract.registration_of(hello_with(paths=paths)).watch_paths
 
 
 @pytest.mark.parametrize("word", ["", "x" * 15, "x" * 65, "x" * 15 + "\x7f", "x" * 15 + "\u00e9"])

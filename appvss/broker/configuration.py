@@ -2,15 +2,14 @@
 
 The dataclasses below are the one schema. Each field is an option: its default, its kind (`broker/options.py`) and its
 meaning feed the loader, `appvss config check`, `appvss config sample` and docs/reference/configuration.md
-(`broker/configuration_text.py`).
+(`broker/configuration_text.py`). The rules for apps are in `broker/policy_options.py`, what several values together can
+have wrong in `broker/configuration_checks.py`.
 """
 
 from __future__ import annotations
 
-import grp
 import os
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -18,16 +17,21 @@ from pathlib import Path
 from typing import Final
 
 from appvss import contract
-from appvss.broker.configuration_reader import Reading, parse_file, read_document
-from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, Word, length_text, option
-from appvss.model.errors import ConfigurationInvalid, SocketPathTooLong, UsageError
+from appvss.broker.configuration_checks import problems
+from appvss.broker.configuration_reader import parse_file, read_document
+from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, Word, option, tables
+from appvss.broker.policy_options import RULES_MOST, AppPolicyOptions
+from appvss.model.app import Requirement
+from appvss.model.errors import ConfigurationInvalid, UsageError
+from appvss.model.policy import Overlap
 from appvss.model.source import SourceMode
-from appvss.sources.wire.freebsd import LAST_MOMENT
 
 DEFAULT_FILE: Final = Path(
     "/usr/local/etc/appvss/broker.toml" if sys.platform.startswith("freebsd") else "/etc/appvss/broker.toml"
 )
 """The file that is read when none is named. It need not exist."""
+DEFAULT_STATE_DIRECTORY: Final = Path("/var/db/appvss" if sys.platform.startswith("freebsd") else "/var/lib/appvss")
+"""What must outlive the broker, and a restart of the machine: hier(7) of FreeBSD, file-hierarchy(7) of Linux."""
 APP_LIMIT_MOST: Final = 20_000
 """The most apps at once: what the server's queue of new streams is set to (`contract.SERVER_OPTIONS`)."""
 
@@ -64,6 +68,15 @@ class BrokerOptions:
             AbsolutePath(),
             "Where the sockets and the lock file are. Keep it short: the kernel limits the length of a socket's path.",
             "`/run/appvss` on Linux, `/var/run/appvss` elsewhere",
+        ),
+    )
+    state_directory: Path = field(
+        default=DEFAULT_STATE_DIRECTORY,
+        metadata=option(
+            AbsolutePath(),
+            "Where journal, history and certificate are kept. The broker makes it and alone may enter it; no other "
+            "broker may use it.",
+            "`/var/lib/appvss`; on FreeBSD `/var/db/appvss`",
         ),
     )
     socket_group: str = field(
@@ -124,6 +137,15 @@ class FreebsdOptions:
             "falls.",
         ),
     )
+    overlap: Overlap = field(
+        default=Overlap.REFUSE,
+        metadata=option(
+            Choice(Overlap),
+            "What becomes of the host's freeze while another requester's cycle is under way. `refuse`: the answer is "
+            "no. `join`: it shares the hold of that cycle. `queue`: it waits for the end of that cycle, as long as its "
+            "own time allows.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +170,15 @@ class LocalOptions:
         default=timedelta(minutes=5),
         metadata=option(
             Length(_TENTH, 24 * _HOUR), "The longest hold when the requester names none, and the most that it may name."
+        ),
+    )
+    overlap: Overlap = field(
+        default=Overlap.REFUSE,
+        metadata=option(
+            Choice(Overlap),
+            "What becomes of a local freeze while another requester's cycle is under way. `refuse`: the answer is "
+            "no. `join`: it shares the hold of that cycle. `queue`: it waits for the end of that cycle, as long as its "
+            "own time allows.",
         ),
     )
 
@@ -212,6 +243,25 @@ class AppOptions:
         default=1000,
         metadata=option(Count(1, APP_LIMIT_MOST), "How many of them one user may register."),
     )
+    policy: tuple[AppPolicyOptions, ...] = field(default=(), metadata=tables(AppPolicyOptions, "rule", RULES_MOST))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryOptions:
+    """What is kept of cycles on disk: journal and certificate of the running one, a record of those that have ended."""
+
+    keep: int = field(
+        default=1000,
+        metadata=option(Count(10, 100_000), "How many cycles are kept. When there are more, the oldest are dropped."),
+    )
+    requirement: Requirement = field(
+        default=Requirement.TOLERATED,
+        metadata=option(
+            Choice((Requirement.REQUIRED, Requirement.TOLERATED)),
+            "What becomes of a freeze whose journal or certificate cannot be written. `required`: it is refused. "
+            "`tolerated`: it goes on, and the verdict names it.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +272,13 @@ class Configuration:
     sources: SourceOptions = field(default_factory=SourceOptions)
     cycle: CycleOptions = field(default_factory=CycleOptions)
     apps: AppOptions = field(default_factory=AppOptions)
+    history: HistoryOptions = field(default_factory=HistoryOptions)
     origin: str = ""
     """The file that it was read from; empty: built-in values."""
+    given: frozenset[str] = frozenset()
+    """The keys that the file has, such as `cycle.thaw_limit`; the others are at their built-in values."""
+    overridden: frozenset[str] = frozenset()
+    """The keys that the command line or the environment decides, whatever the file has."""
 
 
 def load(path: Path | None = None, *, default_file: Path = DEFAULT_FILE) -> Configuration:
@@ -242,81 +297,49 @@ def load(path: Path | None = None, *, default_file: Path = DEFAULT_FILE) -> Conf
             return Configuration()
         path = default_file
     reading = read_document(Configuration, parse_file(path))
-    problems = reading.problems + [text for check in _CHECKS for text in check(reading)]
-    if problems:
-        raise ConfigurationInvalid(str(path), problems)
-    return replace(reading.value, origin=str(path))
+    found = [*reading.problems, *problems(reading)]
+    if found:
+        raise ConfigurationInvalid(str(path), found)
+    return replace(reading.value, origin=str(path), given=frozenset(reading.given))
 
 
 def with_overrides(
-    configuration: Configuration, *, runtime_directory: Path | None = None, device: Path | None = None
+    configuration: Configuration,
+    *,
+    runtime_directory: Path | None = None,
+    state_directory: Path | None = None,
+    device: Path | None = None,
 ) -> Configuration:
     """`configuration` with what the command line says. A relative path counts from the working directory.
 
     Raises:
         SocketPathTooLong: no socket fits into `runtime_directory`.
-        UsageError: a device is named, and its source is switched off.
+        UsageError: a device is named, and its source is switched off; or sockets and state would share a directory.
     """
+    broker, overridden = configuration.broker, set(configuration.overridden)
     if runtime_directory is not None:
-        absolute = runtime_directory.absolute()
-        contract.socket_path(absolute, contract.PEER_SOCKET)
-        configuration = replace(configuration, broker=replace(configuration.broker, runtime_directory=absolute))
-    if device is not None:
-        freebsd = configuration.sources.freebsd
-        if freebsd.mode is SourceMode.OFF:
-            raise UsageError(
-                f"the device {device} would not be used: sources.freebsd.mode is off",
-                "Set sources.freebsd.mode to automatic or required in the configuration, or name no device.",
-            )
-        sources = replace(configuration.sources, freebsd=replace(freebsd, device=device.absolute()))
-        configuration = replace(configuration, sources=sources)
-    return configuration
-
-
-# What one value alone cannot show. A check is silent about a key that has a problem already.
-def _check_reserve(reading: Reading[Configuration]) -> Iterator[str]:
-    budget, reserve = "sources.freebsd.budget", "sources.freebsd.filesystem_reserve"
-    freebsd = reading.value.sources.freebsd
-    if not reading.wrong & {budget, reserve} and freebsd.filesystem_reserve >= freebsd.budget - LAST_MOMENT:
-        yield (
-            f"{reserve}: {length_text(freebsd.filesystem_reserve)} is not below {budget}, which is "
-            f"{length_text(freebsd.budget)}, by more than the {length_text(LAST_MOMENT)} in which no answer is sent; "
-            "nothing would be left for the apps"
+        broker = replace(broker, runtime_directory=runtime_directory.absolute())
+        contract.socket_path(broker.runtime_directory, contract.PEER_SOCKET)
+        overridden.add("broker.runtime_directory")
+    if state_directory is not None:
+        broker = replace(broker, state_directory=state_directory.absolute())
+        overridden.add("broker.state_directory")
+    if broker.state_directory == broker.runtime_directory:
+        raise UsageError(
+            f"{broker.state_directory} is the runtime directory, and the state directory too",
+            "Name two directories: the broker alone may enter the one, and apps must enter the other.",
         )
+    sources = configuration.sources
+    if device is not None:
+        sources = replace(sources, freebsd=_with_device(sources.freebsd, device))
+        overridden.add("sources.freebsd.device")
+    return replace(configuration, broker=broker, sources=sources, overridden=frozenset(overridden))
 
 
-def _check_socket_group(reading: Reading[Configuration]) -> Iterator[str]:
-    key = "broker.socket_group"
-    group = reading.value.broker.socket_group
-    if key in reading.given and group and not group_exists(group):
-        yield f'{key}: there is no group {group!r} on this machine; create it, or write "" for the broker\'s user alone'
-
-
-def _check_socket_paths(reading: Reading[Configuration]) -> Iterator[str]:
-    try:
-        contract.socket_path(reading.value.broker.runtime_directory, contract.PEER_SOCKET)
-    except SocketPathTooLong as error:
-        yield f"broker.runtime_directory: {error}"
-
-
-def _check_required_apps(reading: Reading[Configuration]) -> Iterator[str]:
-    apps = reading.value.apps
-    if not reading.wrong & {"apps.limit", "apps.required"} and len(apps.required) > apps.limit:
-        yield f"apps.limit: {apps.limit} is below the {len(apps.required)} apps that apps.required names"
-
-
-_CHECKS: Final[tuple[Callable[[Reading[Configuration]], Iterator[str]], ...]] = (
-    _check_reserve,
-    _check_socket_group,
-    _check_socket_paths,
-    _check_required_apps,
-)
-
-
-def group_exists(name: str) -> bool:
-    """Whether this machine knows a group of that name."""
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True
+def _with_device(freebsd: FreebsdOptions, device: Path) -> FreebsdOptions:
+    if freebsd.mode is SourceMode.OFF:
+        raise UsageError(
+            f"the device {device} would not be used: sources.freebsd.mode is off",
+            "Set sources.freebsd.mode to automatic or required in the configuration, or name no device.",
+        )
+    return replace(freebsd, device=device.absolute())

@@ -28,30 +28,42 @@ any file it uses the built-in values below.
 - A key that does not exist is refused, with the key that was probably meant.
 - `appvss config check FILE` reports every problem of a file at once; `appvss config sample` prints all keys.
 - `--runtime-directory` on the command line, or `APPVSS_RUNTIME_DIRECTORY` in the environment, goes before
-  `broker.runtime_directory`; `--device` goes before `sources.freebsd.device`.
+  `broker.runtime_directory`; `--state-directory`, or `APPVSS_STATE_DIRECTORY`, goes before `broker.state_directory`;
+  `--device` goes before `sources.freebsd.device`.
+- A section in two pairs of brackets, such as `[[apps.policy]]`, may be there many times, once for each rule
+  ([policy.md](../policy.md)).
 
 This page is drawn from the broker's own table of options.
 """
 
 
 def sample() -> str:
-    """A configuration file with every option at its built-in value, commented out, with its meaning above it."""
+    """A configuration file with every option at its built-in value, commented out, with its meaning above it. A section
+    that may be there many times is there once, as an example.
+    """
     parts = [_SAMPLE_HEAD]
     for section in sections(Configuration):
-        parts.append(f"\n# {section.meaning}\n[{section.name}]\n")
+        parts.append(f"\n{_comment(section.meaning)}\n")
+        if section.most:
+            parts.append(_comment("An example; none is built in.") + "\n#")
+        parts.append(f"{section.heading}\n")
         for entry in section.options:
-            meaning = f"{entry.meaning} Allowed: {entry.kind.allowed}.".replace("`", "")
-            comment = textwrap.fill(meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+            parts.append(_comment(f"{entry.meaning} Allowed: {entry.kind.allowed}.") + "\n")
             name = entry.key.rpartition(".")[2]
-            parts.append(f"{comment}\n#{name} = {entry.kind.write(entry.default)}\n")
+            parts.append(f"#{name} = {entry.kind.write(entry.example)}\n")
     return "".join(parts)
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text.replace("`", ""), _WIDTH, initial_indent="# ", subsequent_indent="# ")
 
 
 def reference() -> str:
     """The reference page of all options, as Markdown."""
     parts = [_REFERENCE_HEAD]
     for section in sections(Configuration):
-        parts.append(f"\n## `[{section.name}]`\n\n{section.meaning}\n\n")
+        often = f" At most {section.most} of them." if section.most else ""
+        parts.append(f"\n## `{section.heading}`\n\n{section.meaning}{often}\n\n")
         parts.append("| key | kind | default | allowed | meaning |\n| --- | --- | --- | --- | --- |\n")
         for entry in section.options:
             name = entry.key.rpartition(".")[2]

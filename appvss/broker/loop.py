@@ -15,20 +15,19 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from appvss.broker.clock import new_cycle_id
 from appvss.broker.encoder import Ask, Encoder
+from appvss.broker.journal import Journal, JournalUnwritable, may_be_frozen
 from appvss.broker.logs import Gate
 from appvss.broker.recent import Recent
 from appvss.cycle import effects, inputs
 from appvss.cycle.machine import Machine
 from appvss.delivery.app_service import AppService
 from appvss.freezer.base import FreezeFailed, Freezer
-from appvss.model.app import AppId, Registration
-from appvss.model.event import Event, EventKind
 from appvss.model.instant import Instant
-from appvss.model.request import Answer, Request, RequestKind
-from appvss.model.source import SourceState
+from appvss.model.journal import JournalEntry
+from appvss.model.past import PastCycle
 from appvss.sources.base import Clock, Source
+from appvss.witness.witness import Witness
 
 _log = logging.getLogger("appvss.broker")
 
@@ -39,29 +38,46 @@ longer must not keep the apps frozen."""
 
 
 class BrokerLoop:
-    """Feeds the machine and carries out its effects. It is what apps (`AppEvents`) and sources (`Requests`) speak to.
+    """Feeds the machine and carries out its effects. What apps and sources say comes through `broker/news.py`.
 
     Args:
         machine: the core.
         clock: the monotonic clock that the machine is told.
         freezer: who freezes file systems.
+        journal: who writes the running cycle to disk.
+        witness: who looks at the paths of apps in their hold.
         recent: where announcements go.
         gate: what must write nothing from the first file-system freeze to the last file-system thaw.
+        ended: told of every cycle that has ended.
 
     Before anything is fed, `connect` names the apps and the sources.
     """
 
-    def __init__(self, machine: Machine, clock: Clock, freezer: Freezer, recent: Recent, gate: Gate) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Clock,
+        freezer: Freezer,
+        journal: Journal,
+        witness: Witness,
+        recent: Recent,
+        gate: Gate,
+        ended: Callable[[PastCycle], None],
+    ) -> None:
         self.machine = machine
+        self.is_ending = False
+        """Whether the broker stops: no new request begins anything."""
         self._clock = clock
         self._freezer = freezer
+        self._journal = journal
+        self._witness = witness
         self._recent = recent
         self._gate = gate
+        self._ended = ended
         self._apps: AppService | None = None
         self._sources: Mapping[str, Source] = {}
         self._inputs: deque[inputs.Input] = deque()
         self._is_feeding = False
-        self._is_ending = False
         self._timer: asyncio.TimerHandle | None = None
         self._due: Instant | None = None
         """What the timer is set to."""
@@ -80,7 +96,10 @@ class BrokerLoop:
             effects.AskAbort: self._ask,
             effects.FreezeFilesystems: self._freeze_filesystems,
             effects.ThawFilesystems: self._thaw_filesystems,
-            effects.AnswerSource: self._answer,
+            effects.WriteJournal: self._write_journal,
+            effects.WatchPaths: self._watch_paths,
+            effects.InspectPaths: self._inspect_paths,
+            effects.AnswerSource: self.answer,
             effects.RefuseInput: self._refuse,
             effects.Announce: self._announce,
             effects.EndCycle: self._end,
@@ -147,14 +166,25 @@ class BrokerLoop:
 
     def end(self, reason: str) -> None:
         """The broker stops: what is held is let go, and no new request begins anything."""
-        self._is_ending = True
+        self.is_ending = True
         self.feed(inputs.ThawForced(reason))
+
+    def adopt(self, entry: JournalEntry) -> None:
+        """Take up the open cycle of a former broker, before anything else is fed. In its hold file systems may be
+        frozen; but its source must open its device once more, to hear of the thaw.
+        """
+        if may_be_frozen(entry):
+            self._close_gate(entry.cycle)
+            for source in self._sources.values():
+                source.set_gate(is_open=True)
+        self.feed(inputs.CycleAdopted(entry))
 
     async def let_go(self, reason: str) -> None:
         """After `failure`: let everything go without the machine. The caller sets the bound."""
         cycle = self.machine.cycle
         try:
             await self._freezer.thaw(cycle)
+            self._gate.set_gate(is_open=True)
         finally:
             if self._apps is not None:
                 self._apps.let_go(cycle, reason)
@@ -188,10 +218,13 @@ class BrokerLoop:
                 return inputs.FilesystemsFailed(effect.cycle, "the freezer did not answer in its time")
             return inputs.FilesystemsFrozen(effect.cycle, frozen)
 
-        # It stays closed until our own thaw has ended, not only as long as the machine waits for that.
-        self._gated_for = effect.cycle
-        self._gate.set_gate(is_open=False)
+        self._close_gate(effect.cycle)
         self._start(freeze(), f"freeze file systems for {effect.cycle}")
+
+    def _close_gate(self, cycle: str) -> None:
+        """It stays closed until our own thaw has ended, not only as long as the machine waits for that."""
+        self._gated_for = cycle
+        self._gate.set_gate(is_open=False)
 
     def _thaw_filesystems(self, effect: effects.ThawFilesystems) -> None:
         async def thaw() -> inputs.Input:
@@ -214,7 +247,32 @@ class BrokerLoop:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _answer(self, effect: effects.AnswerSource) -> None:
+    def _write_journal(self, effect: effects.WriteJournal) -> None:
+        entry = effect.entry
+
+        async def write() -> inputs.Input:
+            try:
+                await self._journal.write(entry)
+            except JournalUnwritable as error:
+                return inputs.JournalFailed(entry.cycle, entry.stage, str(error))
+            return inputs.JournalWritten(entry.cycle, entry.stage)
+
+        self._start(write(), f"journal {entry.stage} of {entry.cycle}")
+
+    def _watch_paths(self, effect: effects.WatchPaths) -> None:
+        stream = self._apps.registry.get(effect.app) if self._apps is not None else None
+        if stream is not None:
+            self._witness.begin(effect.cycle, effect.app, stream.paths)
+
+    def _inspect_paths(self, effect: effects.InspectPaths) -> None:
+        async def inspect() -> inputs.Input:
+            changed = await asyncio.wrap_future(self._witness.inspect(effect.cycle, effect.limit))
+            return inputs.PathsInspected(effect.cycle, changed)
+
+        self._start(inspect(), f"inspect the paths of {effect.cycle}")
+
+    def answer(self, effect: effects.AnswerSource) -> None:
+        """Have a source give an answer."""
         source = self._sources.get(effect.answer.request.source)
         if source is not None:
             source.answer(effect.answer)
@@ -229,70 +287,13 @@ class BrokerLoop:
 
     def _end(self, effect: effects.EndCycle) -> None:
         record = effect.record
-        self._recent.end(record)
+        self._witness.forget(record.cycle)
+        past = self._recent.end(record, self._journal.certificate_of(record.cycle), self._journal.boot)
         reasons = "; ".join(record.verdict.reasons)
         _log.info("cycle %s: %s%s", record.cycle, record.verdict.level, f" ({reasons})" if reasons else "")
         for source in self._sources.values():
             source.ended(record)
-
-    # -- what apps say (`AppEvents`)
-
-    def registered(self, registration: Registration) -> None:
-        """An app has registered."""
-        _log.info("%s has registered", registration.app)
-        self.feed(inputs.AppRegistered(registration))
-
-    def left(self, app: AppId, reason: str, died: bool) -> None:
-        """An app's stream has ended."""
-        _log.info("%s has left: %s", app, reason)
-        self.feed(inputs.AppLeft(app, reason, died))
-
-    def ready(self, app: AppId, cycle: str) -> None:
-        """An app has prepared."""
-        self.feed(inputs.AppReady(app, cycle))
-
-    def froze(self, app: AppId, cycle: str, evidence: Mapping[str, str]) -> None:
-        """An app's ack."""
-        self.feed(inputs.AppFroze(app, cycle, evidence))
-
-    def vetoed(self, app: AppId, cycle: str, reason: str, retryable: bool) -> None:
-        """An app refuses."""
-        self.feed(inputs.AppVetoed(app, cycle, reason, retryable))
-
-    def lost_hold(self, app: AppId, cycle: str, reason: str) -> None:
-        """An app's hold has ended by itself."""
-        self.feed(inputs.AppLostHold(app, cycle, reason))
-
-    def thawed(self, app: AppId, cycle: str, unbroken: bool, reason: str) -> None:
-        """An app holds nothing any more."""
-        self.feed(inputs.AppThawed(app, cycle, unbroken, reason))
-
-    # -- what sources say (`Requests`)
-
-    def ask(self, request: Request) -> None:
-        """A source brings a request."""
-        _log.info("%s asks for %s", request.requester, request.kind)
-        if self._is_ending and request.kind is not RequestKind.THAW:
-            self._answer(effects.AnswerSource(Answer(request, go_on=False, reason="the broker stops")))
-        elif request.kind is RequestKind.CHECK:
-            self.feed(inputs.CheckRequested(request, new_cycle_id(self._clock)))
-        elif request.kind is RequestKind.FREEZE:
-            self.feed(inputs.FreezeRequested(request, new_cycle_id(self._clock)))
-        else:
-            self.feed(inputs.ThawRequested(request))
-
-    def lost(self, source: str, reason: str) -> None:
-        """A source's requester is gone."""
-        _log.warning("the requester of %s is gone: %s", source, reason)
-        self.feed(inputs.SourceLost(source, reason))
-
-    def changed(self, state: SourceState) -> None:
-        """A source's condition has changed."""
-        detail = f": {state.detail}" if state.detail else ""
-        _log.info("source %s is %s%s", state.name, state.condition, detail)
-        self._recent.announce(
-            Event(EventKind.SOURCE_CHANGED, state.since, detail=f"{state.name} {state.condition}{detail}")
-        )
+        self._ended(past)
 
     # -- what an administrator says
 

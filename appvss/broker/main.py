@@ -12,32 +12,20 @@ import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from appvss.broker.clock import SystemClock
-from appvss.broker.configuration import Configuration, UnidentifiedApps
+from appvss.broker.configuration import Configuration
+from appvss.broker.journal import may_be_frozen
 from appvss.broker.logs import RingHandler, logging_to
-from appvss.broker.loop import BrokerLoop
-from appvss.broker.recent import Recent
-from appvss.broker.view import View
-from appvss.cycle.machine import Machine
-from appvss.cycle.state import CycleSettings
-from appvss.delivery.admin_service import AdminService, RequesterService
-from appvss.delivery.app_service import AppService
-from appvss.delivery.registry import Registry
-from appvss.delivery.server import Servers
+from appvss.broker.parts import Parts
+from appvss.broker.service_manager import ServiceManager
 from appvss.delivery.sockets import RuntimeDirectory, group_id
-from appvss.delivery.watch import Watchers
-from appvss.freezer.null import NullFreezer
-from appvss.model.app import Registration, Requirement
+from appvss.history import Opened, boot_identity, open_state
 from appvss.model.errors import AppvssError, BrokerError, ExitCode
-from appvss.model.version import VERSION
-from appvss.sources.base import Source
-from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
-from appvss.sources.local import LocalSettings, LocalSource
+from appvss.witness.witness import Witness
 
 _log = logging.getLogger("appvss.broker")
 
@@ -45,6 +33,10 @@ PRIORITY: Final = -10
 """The broker's nice value: it has little to do, and everybody waits for it."""
 GOODBYE_LIMIT = timedelta(seconds=1)
 """How long telling the apps that the broker stops may take, and how long open calls may live on after that."""
+STATE_LIMIT = timedelta(seconds=5)
+"""How long writing what waits for the disk may take at the end."""
+OPEN_LIMIT = timedelta(seconds=1)
+"""How long the disk may take at the start. Apps and a host may be waiting for the broker in a hold."""
 _DESCRIPTORS_AN_APP: Final = 3
 """Of an identified app: its stream's connection, its side connection, the handle on its process."""
 _DESCRIPTORS_BESIDE: Final = 200
@@ -96,17 +88,29 @@ class _Broker:
 
     def __init__(self, configuration: Configuration, read: Callable[[], Configuration], handler: RingHandler) -> None:
         self._configuration = configuration
+        """As it was at the start."""
         self._read = read
         self._handler = handler
+        self._clock = SystemClock()
+        self._manager = ServiceManager.from_environment(os.environ)
 
     async def serve(self) -> int:
         """Start, serve, stop."""
-        group = self._group()
+        group, boot = self._group(), boot_identity()
         directory = await asyncio.to_thread(RuntimeDirectory, self._configuration.broker.runtime_directory, group)
         try:
-            self._build(directory)
-            return await self._run()
+            opened = await self._open_state(boot)
+            witness = Witness(self._clock)
+            try:
+                self._parts = Parts(
+                    self._configuration, self._clock, self._handler, directory, opened, boot, witness, self._manager
+                )
+                return await self._run()
+            finally:
+                await asyncio.to_thread(witness.close, GOODBYE_LIMIT)
+                await asyncio.to_thread(opened.history.close, STATE_LIMIT)
         finally:
+            self._manager.close()
             await asyncio.to_thread(directory.close)
 
     def _group(self) -> int | None:
@@ -116,36 +120,27 @@ class _Broker:
             _log.warning("there is no group %s: only this broker's own user may take part as an app", name)
         return group
 
-    def _build(self, directory: RuntimeDirectory) -> None:
-        configuration, clock = self._configuration, SystemClock()
-        version = f"appvss/{VERSION}"
-        self._watchers = watchers = Watchers()
-        recent = Recent(clock, watchers)
-        machine = Machine(_cycle_settings(configuration), clock.now())
-        self._loop = BrokerLoop(machine, clock, NullFreezer(), recent, gate=self._handler)
-        apps = configuration.apps
-        self._apps = AppService(
-            self._loop,
-            Registry(apps.limit, apps.limit_per_uid),
-            in_force=self._in_force,
-            admits_unidentified=apps.unidentified is UnidentifiedApps.ADMIT,
-            version=version,
-            now=clock.now,
+    async def _open_state(self, boot: str) -> Opened:
+        """Open journal and history. Where the disk does not answer, the broker goes on without them. A former broker
+        may have died in a hold: until that is known nothing is written, and if so not before the loop opens the gate.
+        """
+        configuration = self._configuration
+        self._handler.set_gate(is_open=False)
+        opened = await asyncio.to_thread(
+            open_state,
+            configuration.broker.state_directory,
+            keep=configuration.history.keep,
+            boot=boot,
+            wall=self._clock.wall,
+            limit=OPEN_LIMIT,
+            copies=configuration.broker.runtime_directory,
+            is_held=may_be_frozen,
         )
-        local = LocalSource(_local_settings(configuration), clock)
-        freebsd = FreebsdSource(_freebsd_settings(configuration), clock)
-        self._sources: Mapping[str, Source] = {"freebsd": freebsd, "local": local}
-        self._loop.connect(self._apps, self._sources)
-        registry = self._apps.registry
-        self._view = View(self._loop, registry, self._sources, recent, clock, configuration, version)
-        admin, requester = AdminService(self._view, watchers), RequesterService(local)
-        self._servers = Servers(directory, self._apps, admin, requester)
-
-    def _in_force(self, registration: Registration) -> Registration:
-        """The administrator's word: what the configuration names as required is required, whatever the app proposes."""
-        if registration.app.name in self._configuration.apps.required:
-            return replace(registration, requirement=Requirement.REQUIRED)
-        return registration
+        for note in opened.notes:
+            _log.warning("%s", note)
+        if opened.open_cycle is None or not may_be_frozen(opened.open_cycle):
+            self._handler.set_gate(is_open=True)
+        return opened
 
     async def _run(self) -> int:
         stop, hang_up = asyncio.Event(), asyncio.Event()
@@ -155,8 +150,10 @@ class _Broker:
         loop.add_signal_handler(signal.SIGHUP, hang_up.set)
         failures: list[BaseException] = []
         try:
-            await self._servers.start()
+            self._parts.take_up()
+            await self._parts.servers.start()
             _log.info("the broker is ready at %s", self._configuration.broker.runtime_directory)
+            self._manager.ready(f"serving at {self._configuration.broker.runtime_directory}")
             await self._serve_until(stop, hang_up)
         except* AppvssError as group:
             failures.extend(group.exceptions)
@@ -169,16 +166,19 @@ class _Broker:
     async def _serve_until(self, stop: asyncio.Event, hang_up: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             serving = [
-                tasks.create_task(source.run(self._loop), name=f"source {name}")
-                for name, source in self._sources.items()
+                tasks.create_task(source.run(self._parts.news), name=f"source {name}")
+                for name, source in self._parts.sources.items()
             ]
             serving.append(tasks.create_task(self._reload_when(hang_up), name="reload"))
             serving.append(tasks.create_task(self._watch_core(), name="core"))
+            serving.append(tasks.create_task(self._apply_policy_when_due(), name="policy"))
+            serving.append(tasks.create_task(self._show_life(), name="watchdog"))
+            serving.append(tasks.create_task(self._parts.recall(), name="former cycles"))
             await stop.wait()
             await self._stop(tasks)
             for task in serving:
                 task.cancel()
-            self._watchers.close()
+            self._parts.watchers.close()
 
     async def _watch_core(self) -> None:
         """End everything when the core has failed.
@@ -186,44 +186,63 @@ class _Broker:
         Raises:
             BrokerError: it has, and everything has been let go.
         """
-        await asyncio.wait({self._loop.failure})
-        error = self._loop.failure.exception()
+        await asyncio.wait({self._parts.loop.failure})
+        error = self._parts.loop.failure.exception()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_LIMIT.total_seconds()):
-                await self._loop.let_go("the broker's core has failed: let go of whatever is held")
+                await self._parts.loop.let_go("the broker's core has failed: let go of whatever is held")
         raise BrokerError(
             f"the broker's core has failed, and every app was let go: {type(error).__name__}: {error}",
             "Start it again, and report the bug with the traceback in its log.",
         ) from error
+
+    async def _show_life(self) -> None:
+        """Tell the service manager, as often as it wants, that this loop runs."""
+        interval = self._manager.watchdog_interval
+        while interval is not None:
+            self._manager.alive()
+            await asyncio.sleep(interval.total_seconds())
+
+    async def _apply_policy_when_due(self) -> None:
+        """Put the policy in force for the apps that are registered, whenever it may say something else, in rest."""
+        while True:
+            await self._parts.policy_due.wait()
+            self._parts.policy_due.clear()
+            while not self._parts.loop.machine.phase.is_resting:
+                await self._parts.loop.until_rest()
+            self._parts.apps.apply_policy()
 
     async def _reload_when(self, hang_up: asyncio.Event) -> None:
         """Reload, one after the other, however often it is asked meanwhile."""
         while True:
             await hang_up.wait()
             hang_up.clear()
+            self._manager.reloading(self._clock.now())
             await self._reload()
+            self._manager.ready(f"serving at {self._configuration.broker.runtime_directory}")
 
     async def _stop(self, tasks: asyncio.TaskGroup) -> None:
         """Thaw what is held and answer who waits for that. New calls of administrators are refused meanwhile."""
-        limit = self._configuration.broker.stop_timeout
+        limit = self._parts.configuration.broker.stop_timeout
         _log.info("the broker stops")
-        tasks.create_task(self._servers.stop_admin(limit), name="end admin")
-        self._loop.end("the broker was told to stop")
+        self._manager.stopping()
+        tasks.create_task(self._parts.servers.stop_admin(limit), name="end admin")
+        self._parts.loop.end("the broker was told to stop")
         try:
             async with asyncio.timeout((limit - min(GOODBYE_LIMIT, limit / 2)).total_seconds()):
-                await self._loop.until_rest()
+                await self._parts.loop.until_rest()
         except TimeoutError:
             _log.warning("not every app has confirmed its thaw within %s; each has its own hold limit", limit)
 
     async def _close(self) -> None:
         """Tell everybody and end every call, in a bounded time."""
-        self._watchers.close()
+        self._parts.watchers.close()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._servers.stop_admin(GOODBYE_LIMIT), name="end admin")
-            await self._apps.say_goodbye("the broker stops", GOODBYE_LIMIT / 2)
-            await self._servers.stop_apps(GOODBYE_LIMIT / 2)
-            await self._apps.all_left()
-        await self._loop.close()
+            tasks.create_task(self._parts.servers.stop_admin(GOODBYE_LIMIT), name="end admin")
+            await self._parts.apps.say_goodbye("the broker stops", GOODBYE_LIMIT / 2)
+            await self._parts.servers.stop_apps(GOODBYE_LIMIT / 2)
+            await self._parts.apps.all_left()
+        await self._parts.loop.close()
 
     async def _reload(self) -> None:
         """Read the configuration again. What cannot be changed while running is said and left alone."""
@@ -232,49 +251,5 @@ class _Broker:
         except AppvssError as error:
             _log.error("the configuration was not reloaded, the old one stays in force: %s", error.sentence)
             return
-        old = self._configuration
-        for name, before, after in (
-            ("broker.runtime_directory", old.broker.runtime_directory, new.broker.runtime_directory),
-            ("broker.socket_group", old.broker.socket_group, new.broker.socket_group),
-            ("sources", old.sources, new.sources),
-        ):
-            if before != after:
-                _log.warning("%s has changed; that takes a restart of the broker", name)
-        broker = replace(old.broker, log_level=new.broker.log_level, stop_timeout=new.broker.stop_timeout)
-        self._configuration = replace(old, broker=broker, cycle=new.cycle, apps=new.apps, origin=new.origin)
-        self._view.configuration = self._configuration
-        self._loop.machine.replace_settings(_cycle_settings(self._configuration))
-        registry = self._apps.registry
-        registry.limit, registry.limit_per_uid = new.apps.limit, new.apps.limit_per_uid
-        self._apps.admits_unidentified = new.apps.unidentified is UnidentifiedApps.ADMIT
-        logging.getLogger("appvss").setLevel(new.broker.log_level.upper())
-        while not self._loop.machine.phase.is_resting:
-            await self._loop.until_rest()
-        self._apps.apply_policy()
+        self._parts.reconfigure(new)
         _log.info("the configuration was reloaded from %s", new.origin or "the built-in values")
-
-
-def _cycle_settings(configuration: Configuration) -> CycleSettings:
-    cycle = configuration.cycle
-    return CycleSettings(
-        expected=configuration.apps.required,
-        prepared_limit=cycle.prepared_limit,
-        thaw_limit=cycle.thaw_limit,
-        return_grace=cycle.return_grace,
-    )
-
-
-def _local_settings(configuration: Configuration) -> LocalSettings:
-    local = configuration.sources.local
-    return LocalSettings(local.mode, local.freeze_budget, local.hold_limit)
-
-
-def _freebsd_settings(configuration: Configuration) -> FreebsdSettings:
-    freebsd = configuration.sources.freebsd
-    return FreebsdSettings(
-        device=str(freebsd.device),
-        mode=freebsd.mode,
-        budget=freebsd.budget,
-        filesystem_reserve=freebsd.filesystem_reserve,
-        hold_limit=freebsd.hold_limit,
-    )

@@ -6,7 +6,7 @@ it is named for people. The options themselves stand in `broker/configuration.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -20,7 +20,14 @@ from appvss.model.names import check_name, printable
 _SHOWN: Final = 80
 """Characters of a wrong value that a problem repeats."""
 _PATH_LIMIT: Final = 1024
-_TOML_TYPES: Final = {bool: "a boolean", int: "an integer", float: "a number", str: "a text", list: "a list"}
+_TOML_TYPES: Final = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "a table",
+}
 
 
 class Refused(Exception):
@@ -64,22 +71,53 @@ class Option:
     """The default for people, as Markdown."""
     meaning: str
     """One or two sentences."""
+    example: object
+    """What the sample shows: the default, or where there is none a value that is allowed."""
+    is_needed: bool
+    """Whether a table without it is refused."""
 
 
-def option(kind: Kind[Any], meaning: str, default_text: str | None = None) -> Mapping[str, object]:
-    """What a dataclass field carries to be an option.
+def option(
+    kind: Kind[Any], meaning: str, default_text: str | None = None, *, example: object = None, needed: bool = False
+) -> Mapping[str, object]:
+    """What a dataclass field carries to be an option. A field whose default is None may be left open: nobody has
+    decided it then.
 
     Args:
         kind: the values that it takes.
         meaning: one or two sentences for the sample and the reference.
         default_text: the default in words, where it depends on the platform.
+        example: what the sample shows; None: the default.
+        needed: whether every table must have it. Its default then stands only where the table has a problem.
     """
-    return {"kind": kind, "meaning": meaning, "default_text": default_text}
+    return {"kind": kind, "meaning": meaning, "default_text": default_text, "example": example, "needed": needed}
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """An array of tables, `[[name]]`: any number of tables of one schema, in the order of the file."""
+
+    schema: type[Any]
+    """The dataclass of one table; all of its fields are options."""
+    noun: str
+    """What one of them is, for problems: `rule`."""
+    most: int
+
+
+def tables(schema: type[Any], noun: str, most: int) -> Mapping[str, object]:
+    """What a dataclass field carries to be an array of tables. Its values are tuples of `schema`.
+
+    Args:
+        schema: the dataclass of one table; every field has a default.
+        noun: what one of them is, for problems.
+        most: how many there may be.
+    """
+    return {"tables": Tables(schema, noun, most)}
 
 
 def toml_type(value: object) -> str:
     """The TOML type of `value` for people, such as `an integer`."""
-    return next((name for kind, name in _TOML_TYPES.items() if type(value) is kind), "a table or a date")
+    return next((name for kind, name in _TOML_TYPES.items() if type(value) is kind), "a date or a time")
 
 
 def shown(value: object) -> str:
@@ -106,7 +144,12 @@ def length_text(length: timedelta) -> str:
     return f"{whole}{fraction}ms" if length else "0s"
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A TOML text that is printable.
+
+    Raises:
+        Refused: it is none.
+    """
     if not isinstance(value, str):
         raise Refused(f"{shown(value)} is {toml_type(value)}, not a text in quotation marks")
     if not value.isprintable():
@@ -123,7 +166,7 @@ class Word:
 
     def read(self, value: object) -> str:
         """The text itself."""
-        text = _text(value)
+        text = text_of(value)
         if not text:
             return text
         try:
@@ -145,7 +188,7 @@ class AbsolutePath:
 
     def read(self, value: object) -> Path:
         """The path; it need not exist."""
-        text = _text(value)
+        text = text_of(value)
         if not text.startswith("/"):
             raise Refused(f"{shown(text)} is not an absolute path; begin it with /")
         if len(text) > _PATH_LIMIT:
@@ -161,7 +204,8 @@ class AbsolutePath:
 class Choice:
     """One of a few words."""
 
-    words: type[StrEnum]
+    words: Iterable[StrEnum]
+    """An enumeration, or those of its members that are allowed here."""
     name = "word"
 
     @property
@@ -171,16 +215,34 @@ class Choice:
 
     def read(self, value: object) -> StrEnum:
         """The member that the word names."""
-        text = _text(value)
-        try:
-            return self.words(text)
-        except ValueError as error:
+        text = text_of(value)
+        found = next((word for word in self.words if word == text), None)
+        if found is None:
             words = ", ".join(f'"{word}"' for word in self.words)
-            raise Refused(f"{shown(text)} is none of {words}") from error
+            raise Refused(f"{shown(text)} is none of {words}")
+        return found
 
     def write(self, value: StrEnum) -> str:
         """The word in quotation marks."""
         return quoted(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Yes or no."""
+
+    name = "yes or no"
+    allowed = "`true`, `false`"
+
+    def read(self, value: object) -> bool:
+        """The value itself."""
+        if not isinstance(value, bool):
+            raise Refused(f"{shown(value)} is {toml_type(value)}; write true or false, without quotation marks")
+        return value
+
+    def write(self, value: bool) -> str:
+        """The word of TOML."""
+        return "true" if value else "false"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +267,7 @@ class Length:
             raise Refused(
                 f'{shown(value)} is a limit without a unit; write "{shown(value)}s" or another unit: ms, s, m, h'
             )
-        text = _text(value)
+        text = text_of(value)
         try:
             length = parse_duration(text)
         except DurationInvalid as error:
@@ -270,7 +332,7 @@ class AppNames:
             raise Refused(f"the list has {len(value)} names, over {self.most}")
         names: list[str] = []
         for entry in value:
-            name = _text(entry)
+            name = text_of(entry)
             try:
                 check_name(name)
             except NameInvalid as error:

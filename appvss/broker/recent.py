@@ -1,8 +1,7 @@
-"""The last cycles and their events, in memory and bounded; and the events for whoever watches."""
+"""The events of the running cycle, and those that watchers see; and what becomes of a cycle when it has ended."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -12,24 +11,22 @@ from appvss.delivery.watch import Watchers
 from appvss.model.cycle import CycleRecord
 from appvss.model.event import Event
 from appvss.model.instant import Instant
+from appvss.model.past import PastCycle, PastEvent
 from appvss.sources.base import Clock
 from appvss.v1 import types_pb2
 
-CYCLES_LIMIT: Final = 100
-"""Cycles that are kept, the newest."""
 EVENTS_LIMIT: Final = 5_000
 """Events that are kept of one cycle, the first (`admin.proto`, GetCycleResponse)."""
 
 
 @dataclass(slots=True)
-class Kept:
+class _Running:
     """One cycle with its events."""
 
+    cycle: str
     began: Instant
     began_wall: timedelta
     events: list[Event] = field(default_factory=list)
-    record: CycleRecord | None = None
-    """None as long as it runs."""
 
 
 class Recent:
@@ -38,45 +35,67 @@ class Recent:
     Args:
         clock: for the wall-clock times that people see.
         watchers: who sees events as they happen.
+        last: the last cycle that a former broker has kept, if there is one.
     """
 
-    def __init__(self, clock: Clock, watchers: Watchers) -> None:
+    def __init__(self, clock: Clock, watchers: Watchers, last: PastCycle | None = None) -> None:
+        self.last = last
+        """The last cycle that has ended; None: none is known."""
         self._clock = clock
         self._watchers = watchers
-        self._cycles: OrderedDict[str, Kept] = OrderedDict()
+        self._running: _Running | None = None
 
     def announce(self, event: Event) -> None:
         """Keep an event with its cycle and give it to the watchers."""
         if event.cycle:
-            kept = self._cycles.get(event.cycle)
-            if kept is None:
-                kept = self._cycles[event.cycle] = Kept(event.at, self.wall_at(event.at))
-                if len(self._cycles) > CYCLES_LIMIT:
-                    self._cycles.popitem(last=False)
-            if len(kept.events) < EVENTS_LIMIT:
-                kept.events.append(event)
+            running = self._running
+            if running is None or running.cycle != event.cycle:
+                running = self._running = _Running(event.cycle, event.at, self.wall_at(event.at))
+            if len(running.events) < EVENTS_LIMIT:
+                running.events.append(event)
         if len(self._watchers):
-            self._watchers.publish(self.message(event))
+            self._watchers.publish(self._message(event))
 
-    def end(self, record: CycleRecord) -> None:
-        """Keep the record of a cycle that has ended."""
-        kept = self._cycles.get(record.cycle)
-        if kept is not None:
-            kept.record = record
-
-    def get(self, cycle: str) -> Kept | None:
-        """A cycle that is kept."""
-        return self._cycles.get(cycle)
-
-    def ended(self) -> list[Kept]:
-        """The cycles that have ended, newest first."""
-        return [kept for kept in reversed(self._cycles.values()) if kept.record is not None]
+    def end(self, record: CycleRecord, certificate: str, boot: str) -> PastCycle:
+        """A cycle has ended: it and its events, as they are to be kept."""
+        running = self._running
+        if running is None or running.cycle != record.cycle:
+            running = _Running(record.cycle, record.began, self.wall_at(record.began))
+        began = self.wall_at(record.began)
+        self.last = past = PastCycle(
+            cycle=record.cycle,
+            source=record.source,
+            requester=record.requester,
+            time=began,
+            took=record.took,
+            phase=record.phase,
+            verdict=record.verdict,
+            events=tuple(_past(event, record.began, began) for event in running.events),
+            certificate=certificate,
+            boot=boot,
+            rehearses=record.rehearses,
+        )
+        return past
 
     def wall_at(self, instant: Instant) -> timedelta:
         """What the wall clock showed at a past instant, by the present difference of the two clocks."""
         return self._clock.wall() - (self._clock.now() - instant)
 
-    def message(self, event: Event) -> types_pb2.Event:
+    def _message(self, event: Event) -> types_pb2.Event:
         """An event for the wire."""
-        kept = self._cycles.get(event.cycle) if event.cycle else None
-        return contract.event_message(event, self.wall_at(event.at), kept.began if kept is not None else None)
+        running = self._running
+        began = running.began if running is not None and running.cycle == event.cycle else None
+        return contract.event_message(event, self.wall_at(event.at), began)
+
+
+def _past(event: Event, began: Instant, began_wall: timedelta) -> PastEvent:
+    since_request = event.at - began
+    return PastEvent(
+        kind=event.kind,
+        time=began_wall + since_request,
+        since_request=since_request,
+        app=event.app,
+        phase=event.phase,
+        detail=event.detail,
+        took=event.took,
+    )

@@ -18,9 +18,15 @@ from appvss.cli.invocation import Invocation, runtime_directory_option
     type=click.Path(path_type=Path),
     help="The FreeBSD app device; it goes before `sources.freebsd.device`.",
 )
+@click.option(
+    "--state-directory",
+    "state_directory",
+    metavar="DIRECTORY",
+    help="Where journal, history and certificate are kept. Else APPVSS_STATE_DIRECTORY, else `broker.state_directory`.",
+)
 @runtime_directory_option
 @click.pass_obj
-def broker(invocation: Invocation, file: Path | None, device: Path | None) -> int:
+def broker(invocation: Invocation, file: Path | None, device: Path | None, state_directory: str | None) -> int:
     """Run the broker in the foreground until SIGTERM or SIGINT. When it ends, everything is thawed first.
 
     Without --config it reads /etc/appvss/broker.toml (/usr/local/etc/appvss/broker.toml on FreeBSD) if that is there.
@@ -32,8 +38,14 @@ def broker(invocation: Invocation, file: Path | None, device: Path | None) -> in
     from appvss.broker.main import run
 
     directory = invocation.runtime_directory or os.environ.get(contract.RUNTIME_DIRECTORY_VARIABLE)
+    state = state_directory or os.environ.get(contract.STATE_DIRECTORY_VARIABLE)
 
     def read() -> Configuration:
-        return with_overrides(load(file), runtime_directory=Path(directory) if directory else None, device=device)
+        return with_overrides(
+            load(file),
+            runtime_directory=Path(directory) if directory else None,
+            state_directory=Path(state) if state else None,
+            device=device,
+        )
 
     return run(read)

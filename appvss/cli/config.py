@@ -30,14 +30,19 @@ def config(context: click.Context) -> None:
 def check(file: Path | None) -> None:
     """Report every problem of FILE at once; without FILE, of the file that the broker would read by itself.
 
-    Ends with code 3 when there are problems. The groups of this machine count, so check where the broker runs.
+    Ends with code 3 when there are problems. What is allowed and can hardly be meant, such as a limit that cannot fit,
+    is a note and no problem. Users and groups of this machine count, so check where the broker runs.
     """
     from appvss.broker.configuration import load  # heavy: it knows the sockets
+    from appvss.broker.policy import notes
 
-    origin = load(file).origin
+    configuration = load(file)
+    origin = configuration.origin
     render.line(
         f"{origin} has no problem" if origin else "there is no configuration file; the built-in values are used"
     )
+    for note in notes(configuration):
+        render.line(f"note: {note}")
 
 
 @click.command("sample", short_help=COMMANDS["sample"].summary)

@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING
 from appvss.model.verdict import AppOutcome, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from appvss.cli.explanation import Doubt
     from appvss.cli.freeze_run import FreezeReport
-    from appvss.sdk.admin_values import AppStatus, BrokerEvent, BrokerStatus, CycleSummary, SourceStatus
+    from appvss.cli.preflight.finding import Finding
+    from appvss.cli.rehearsal import AppFigures, Figures, RehearsalReport, SourceFit
+    from appvss.model.certificate import Certificate, Examination
+    from appvss.model.policy import PolicyValue
+    from appvss.sdk.admin_cycles import BrokerEvent, CycleDetail, CycleSummary
+    from appvss.sdk.admin_values import AppPast, AppStatus, BrokerStatus, RestoredMachine, SourceStatus
 
 Fields = Mapping[str, object]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def seconds(length: timedelta | None) -> float | None:
@@ -66,6 +75,46 @@ def summary(value: CycleSummary) -> Fields:
         "took_seconds": seconds(value.took),
         "phase": value.phase,
         "verdict": verdict(value.verdict),
+        "rehearses": value.rehearses,
+    }
+
+
+def cycle(value: CycleDetail) -> Fields:
+    """One cycle with its events."""
+    return {
+        **summary(value.summary),
+        "events": [event(one) for one in value.events],
+        "certificate": value.certificate or None,
+    }
+
+
+def doubt(value: Doubt) -> Fields:
+    """One thing that speaks against a snapshot."""
+    return {
+        "kind": value.kind,
+        "app": None if value.app is None else str(value.app),
+        "sentence": value.sentence,
+        "consequence": value.consequence or None,
+        "who": value.who or None,
+        "next_steps": list(value.next_steps),
+        "lowers": value.lowers,
+    }
+
+
+def policy(values: Iterable[PolicyValue]) -> list[Fields]:
+    """Values in force."""
+    return [{"key": value.key, "value": value.value, "origin": value.origin} for value in values]
+
+
+def restored(value: RestoredMachine) -> Fields:
+    """The cycle in whose hold this machine's disk was copied."""
+    return {
+        "cycle": value.cycle,
+        "source": value.source,
+        "requester": value.requester,
+        "time": instant(value.time),
+        "stage": value.stage,
+        "certificate": value.certificate or None,
     }
 
 
@@ -76,6 +125,23 @@ def _source(value: SourceStatus) -> Fields:
         "condition": value.condition,
         "detail": value.detail,
         "since_seconds": seconds(value.since),
+        "budget_seconds": seconds(value.budget),
+        "reserve_seconds": seconds(value.reserve),
+        "hold_limit_seconds": seconds(value.hold_limit),
+        "overlap": value.overlap or None,
+    }
+
+
+def _history(value: BrokerStatus) -> Fields | None:
+    history = value.history
+    if not history.condition:
+        return None
+    return {
+        "directory": history.directory,
+        "condition": history.condition,
+        "detail": history.detail,
+        "cycles": history.cycles,
+        "waiting": history.waiting,
     }
 
 
@@ -94,6 +160,22 @@ def status(value: BrokerStatus) -> Fields:
         "last_cycle": None if value.last_cycle is None else summary(value.last_cycle),
         "runtime_directory": value.runtime_directory,
         "configuration": value.configuration or None,
+        "history": _history(value),
+        "policy": policy(value.policy),
+        "restored": None if value.restored is None else restored(value.restored),
+        "apps_set_aside": list(value.apps_set_aside),
+        "held_for_seconds": seconds(value.held_for),
+        "hold_left_seconds": seconds(value.hold_left),
+    }
+
+
+def _past(value: AppPast) -> Fields:
+    return {
+        "cycle": value.cycle,
+        "time": instant(value.time),
+        "outcome": value.outcome.value,
+        "reason": value.reason,
+        "time_to_freeze_seconds": seconds(value.time_to_freeze),
     }
 
 
@@ -115,6 +197,14 @@ def app(value: AppStatus) -> Fields:
         "library": value.library or None,
         "last_outcome": None if value.last_outcome is None else outcome(value.last_outcome),
         "last_error": value.last_error or None,
+        "last_error_ago_seconds": seconds(value.last_error_ago),
+        "failures_in_row": value.failures_in_row,
+        "set_aside": value.set_aside or None,
+        "past": [_past(one) for one in value.past],
+        "policy": policy(value.policy),
+        "refused_messages": value.refused_messages,
+        "registrations": value.registrations,
+        "watch_paths": value.watch_paths,
     }
 
 
@@ -148,4 +238,101 @@ def freeze(value: FreezeReport) -> Fields:
         "error": None if error is None else {"name": error.name, "sentence": error.sentence, "hint": error.hint},
         "verdict": None if value.verdict is None else verdict(value.verdict),
         "exit_code": value.exit_code,
+    }
+
+
+def _figures(value: Figures | None) -> Fields | None:
+    if value is None:
+        return None
+    return {
+        "count": value.count,
+        "p50_seconds": seconds(value.p50),
+        "p99_seconds": seconds(value.p99),
+        "max_seconds": seconds(value.most),
+    }
+
+
+def _rehearsed_app(value: AppFigures) -> Fields:
+    return {
+        "name": value.app.name,
+        "instance": value.app.instance or None,
+        "outcomes": {outcome.value: times for outcome, times in value.outcomes.items()},
+        "time_to_freeze": _figures(value.time_to_freeze),
+        "reason": value.reason,
+    }
+
+
+def _fit(value: SourceFit) -> Fields:
+    return {
+        "name": value.source,
+        "counts": value.counts,
+        "fits": value.fits,
+        "limit_seconds": seconds(value.limit),
+        "margin_seconds": seconds(value.margin),
+        "hold_limit_seconds": seconds(value.hold_limit),
+        "safe_hold_seconds": seconds(value.safe_hold),
+        "shortest": None if value.shortest is None else str(value.shortest),
+    }
+
+
+def rehearsal(value: RehearsalReport) -> Fields:
+    """Some rehearsals together."""
+    return {
+        "rounds": [summary(one.summary) for one in value.rounds],
+        "apps": [_rehearsed_app(one) for one in value.apps],
+        "time_to_prepare": _figures(value.time_to_prepare),
+        "time_to_freeze": _figures(value.time_to_freeze),
+        "sources": [_fit(one) for one in value.sources],
+        "all_held": value.all_held,
+        "fits": value.fits,
+    }
+
+
+def finding(value: Finding) -> Fields:
+    """What a check of `appvss doctor` has found."""
+    return {"check": value.check, "grade": value.grade.value, "sentence": value.sentence, "hint": value.hint or None}
+
+
+def certificate(value: Certificate) -> Fields:
+    """What a certificate says."""
+    return {
+        "cycle": value.cycle,
+        "source": value.source,
+        "requester": value.requester,
+        "time": instant(_EPOCH + value.time),
+        "written_after_seconds": seconds(value.written_after),
+        "host": value.host,
+        "boot": value.boot,
+        "broker": value.version,
+        "stage": value.stage.value,
+        "rehearses": value.rehearses,
+        "hold_limit_seconds": seconds(value.hold_limit),
+        "apps": [
+            {
+                "name": app.app.name,
+                "instance": app.app.instance or None,
+                "is_quiet": app.is_quiet,
+                "requirement": app.requirement.value,
+                "order": app.order,
+                "outcome": app.outcome.value if app.outcome else None,
+                "reason": app.reason,
+                "time_to_freeze_seconds": seconds(app.time_to_freeze),
+                "hold_limit_seconds": seconds(app.hold_limit),
+                "evidence": dict(app.evidence),
+            }
+            for app in value.apps
+        ],
+        "policy": policy(value.policy),
+        "left_out": list(value.left_out),
+        "digest": value.digest,
+    }
+
+
+def examination(value: Examination, note: str) -> Fields:
+    """What a certificate and a history prove."""
+    return {
+        "cycle": value.cycle,
+        "level": None if value.level is None else value.level.value,
+        "is_proven": value.is_proven,
+        "sentences": [*value.sentences, *([note] if note else [])],
     }

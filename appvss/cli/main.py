@@ -25,9 +25,23 @@ COMMANDS: Final = {
     "broker": LazyCommand("appvss.cli.broker", "broker", "Run the broker in the foreground."),
     "status": LazyCommand("appvss.cli.status", "status", "Show the broker at one glance."),
     "apps": LazyCommand("appvss.cli.apps", "apps", "List the apps: who takes part, who holds, who is missing."),
+    "history": LazyCommand("appvss.cli.history", "history", "List the cycles of the past, with what each was worth."),
+    "show": LazyCommand(
+        "appvss.cli.show", "show", "Show one cycle in full: apps, times, evidence, and what happened when."
+    ),
+    "why": LazyCommand(
+        "appvss.cli.why", "why", "Say why the last snapshot was not application-consistent, and what to do."
+    ),
     "watch": LazyCommand("appvss.cli.watch", "watch", "Show what happens, as it happens, until Ctrl-C."),
     "freeze": LazyCommand("appvss.cli.freeze", "freeze", "Freeze the apps, run a command, thaw them."),
+    "rehearse": LazyCommand(
+        "appvss.cli.rehearse", "rehearse", "Freeze and thaw the apps without a snapshot; see how long it takes."
+    ),
     "thaw": LazyCommand("appvss.cli.thaw", "thaw", "End the running cycle now, so that everything goes on."),
+    "doctor": LazyCommand("appvss.cli.doctor", "doctor", "Find what would fail a freeze, before there is one."),
+    "certificate": LazyCommand(
+        "appvss.cli.certificate", "certificate", "Show or verify the certificate that a disk image carries."
+    ),
     "config": LazyCommand("appvss.cli.config", "config", "Check a configuration file, or print one to begin with."),
     "simulate": LazyCommand(
         "appvss.cli.simulate", "simulate", "Play devices and requesters, for development and tests."

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from appvss.model.errors import AppvssError, ConfigurationInvalid
@@ -26,13 +28,30 @@ _STYLES = {
     "failed": "red",
     "lost": "red",
     "absent": "red",
+    "failing": "red",
+    "in_memory": "red",
+    "problem": "red",
+    "no": "red",
+    "ok": "green",
+    "yes": "green",
+    "keeping": "green",
+    "warning": "yellow",
+    "skipped": "yellow",
     "vetoed": "red",
     "timed_out": "red",
     "disconnected": "red",
     "hold_lost": "red",
 }
 """Words that a table colours."""
+_COLOURS = {"green": "32", "yellow": "33", "red": "31"}
+"""How a terminal is told (ECMA-48, SGR)."""
+_GRADE_WIDTH = 7
 _LINE_LIMIT = 4096
+_WIDTH = 80
+"""Columns of a paragraph: what every terminal has."""
+_COMMAND = re.compile(r"`[^`]{1,70}`")
+_KEPT_BLANK = "\x1f"
+"""Stands for a blank at which a line must not be broken; no printable text has it."""
 
 
 def is_plain() -> bool:
@@ -93,6 +112,54 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with console.capture() as drawn:
         console.print(drawing)
     line(drawn.get().rstrip("\n"))
+
+
+def paragraph(text: str, first: str = "", rest: str | None = None) -> None:
+    """Write a text in lines of at most 80 columns. A command in backquotes stays in one line, so that it can be copied.
+
+    It raises what `line` raises.
+
+    Args:
+        text: printable already.
+        first: what stands before the first line.
+        rest: what stands before the others; None: as many blanks.
+    """
+    for part in wrapped(text, first, rest):
+        line(part)
+
+
+def graded(grade: str, first: str, text: str) -> None:
+    """Write a paragraph behind a word that a terminal colours. It raises what `line` raises."""
+    lead = f"{grade.ljust(_GRADE_WIDTH)}  "
+    lines = wrapped(text, lead + first)
+    colour = "" if is_plain() else _COLOURS.get(_STYLES.get(grade, ""), "")
+    if colour:
+        lines[0] = f"\x1b[{colour}m{grade}\x1b[0m{lines[0][len(grade) :]}"
+    for part in lines:
+        line(part)
+
+
+def wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:
+    """The lines of a paragraph."""
+    joined = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_BLANK), text)
+    lines = textwrap.wrap(
+        joined,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first) if rest is None else rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [part.replace(_KEPT_BLANK, " ") for part in lines] or [first.rstrip()]
+
+
+def rows(pairs: Sequence[tuple[str, str]]) -> None:
+    """Write names with their values, one below the other, the values aligned and wrapped. It raises what `line`
+    raises.
+    """
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, text in pairs:
+        paragraph(text, f"{name.ljust(width)}  ", " " * (width + 2))
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

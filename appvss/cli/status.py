@@ -1,25 +1,31 @@
-"""`appvss status`: the broker at one glance."""
+"""`appvss status`: the broker at one glance, and the policy in force."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from appvss.cli import documents, render
 from appvss.cli.invocation import Invocation, json_option, runtime_directory_option
+from appvss.cli.policy_table import show_policy
+from appvss.cli.times import length_text, local_time
 from appvss.model.duration import format_duration
+from appvss.model.verdict import Level
 
 if TYPE_CHECKING:
-    from appvss.sdk.admin_values import BrokerStatus, CycleSummary
+    from appvss.sdk.admin_cycles import CycleSummary
+    from appvss.sdk.admin_values import BrokerStatus, HistoryStatus, RestoredMachine, SourceStatus
 
 
 @click.command("status", short_help="Show the broker at one glance.")
+@click.option("--policy", is_flag=True, help="Show every value of the policy in force, and where it comes from.")
 @runtime_directory_option
 @json_option
 @click.pass_obj
-def status(invocation: Invocation) -> None:
-    """Show the broker at one glance: sources, apps, the running cycle, the last one.
+def status(invocation: Invocation, policy: bool) -> None:
+    """Show the broker at one glance: sources, apps, the running cycle, the last one, the history.
 
     Ends with code 4 when no broker is running.
     """
@@ -27,32 +33,78 @@ def status(invocation: Invocation) -> None:
         value = client.status()
     if invocation.as_json:
         render.document("status", documents.status(value))
-    else:
+    elif not policy:
         _show(value)
+    elif value.policy:
+        show_policy(value.policy)
+    else:
+        render.line("this broker does not say which policy is in force")
 
 
 def _show(value: BrokerStatus) -> None:
-    absent = f", expected and not there: {', '.join(value.absent_apps)}" if value.absent_apps else ""
-    rows = [
-        ("broker", f"{value.broker}, process {value.pid}, running for {format_duration(value.uptime)}"),
-        ("sockets", value.runtime_directory),
-        ("configuration", value.configuration or "built-in values"),
-        ("cycle", _cycle_text(value)),
-        ("apps", f"{value.apps} registered{absent}"),
-        ("last cycle", _last_text(value.last_cycle)),
-    ]
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        render.line(f"{name.ljust(width)}  {text}")
-    for reason in value.last_cycle.verdict.reasons if value.last_cycle else ():
-        render.line(f"{''.ljust(width)}  - {reason}")
+    render.rows(list(_rows(value)))
     render.line()
     render.table(
-        ("SOURCE", "MODE", "CONDITION", "FOR", "DETAIL"),
-        [
-            (source.name, source.mode, source.condition, format_duration(source.since), source.detail)
-            for source in value.sources
-        ],
+        ("SOURCE", "MODE", "CONDITION", "FOR", "APPS GET", "HOLD", "OVERLAP"),
+        [_source_row(source) for source in value.sources],
+    )
+    for source in value.sources:
+        if source.detail:
+            render.paragraph(f"{source.name}: {source.detail}", rest="  ")
+
+
+def _rows(value: BrokerStatus) -> Iterator[tuple[str, str]]:
+    yield "broker", f"{value.broker}, process {value.pid}, running for {length_text(value.uptime)}"
+    yield "sockets", value.runtime_directory
+    yield "configuration", value.configuration or "built-in values"
+    if value.history.condition:
+        yield "history", _history_text(value.history)
+    if value.restored is not None:
+        yield "restored", _restored_text(value.restored)
+    yield "cycle", _cycle_text(value)
+    if value.held_for is not None:
+        yield "held", _held_text(value)
+    absent = f"; expected and not there: {', '.join(value.absent_apps)}" if value.absent_apps else ""
+    aside = f"; set aside: {', '.join(value.apps_set_aside)}" if value.apps_set_aside else ""
+    yield "apps", f"{value.apps} registered{absent}{aside}"
+    yield "last cycle", _last_text(value.last_cycle)
+    if value.last_cycle is not None:
+        for reason in value.last_cycle.verdict.reasons:
+            yield "", f"- {reason}"
+        if value.last_cycle.verdict.level is not Level.APPLICATION:
+            yield "", f"what to do: `appvss why {value.last_cycle.cycle}`"
+
+
+def _source_row(source: SourceStatus) -> tuple[str, ...]:
+    budget = "-" if source.budget is None else format_duration(source.budget - source.reserve)
+    hold = "-" if source.hold_limit is None else format_duration(source.hold_limit)
+    return (
+        source.name,
+        source.mode,
+        source.condition,
+        length_text(source.since),
+        budget,
+        hold,
+        source.overlap or "-",
+    )
+
+
+def _history_text(history: HistoryStatus) -> str:
+    condition = {
+        "keeping": "kept",
+        "failing": "FAILING, the disk does not take what there is to write",
+        "in_memory": "IN MEMORY ALONE, lost with the broker",
+    }.get(history.condition, history.condition)
+    waiting = f", {history.waiting} waiting to be written" if history.waiting else ""
+    detail = f": {history.detail}" if history.detail else ""
+    cycles = f"{history.cycles} cycle{'' if history.cycles == 1 else 's'}"
+    return f"{condition} in {history.directory}, {cycles}{waiting}{detail}"
+
+
+def _restored_text(restored: RestoredMachine) -> str:
+    return (
+        f"THIS MACHINE WAS RESTORED FROM CYCLE {restored.cycle} (found {local_time(restored.time)}); nothing is held "
+        "any more; `appvss why` says more"
     )
 
 
@@ -64,11 +116,17 @@ def _cycle_text(value: BrokerStatus) -> str:
     return f"{value.cycle}, {phase}{length}"
 
 
+def _held_text(value: BrokerStatus) -> str:
+    held = format_duration(value.held_for) if value.held_for is not None else "-"
+    left = "" if value.hold_left is None else f", {format_duration(value.hold_left)} left; `appvss thaw` ends it now"
+    return f"everything, for {held}{left}"
+
+
 def _last_text(value: CycleSummary | None) -> str:
     if value is None:
-        return "none since the broker started"
-    when = value.time.astimezone().isoformat(sep=" ", timespec="seconds")
+        return "none is known"
+    what = "rehearsal, " if value.rehearses else ""
     return (
-        f"{value.cycle}, {value.verdict.level}, {when}, took {format_duration(value.took)}, "
+        f"{value.cycle}, {what}{value.verdict.level}, {local_time(value.time)}, took {format_duration(value.took)}, "
         f"asked for by {value.requester} ({value.source})"
     )

@@ -1,11 +1,12 @@
-"""The steps from a request to the hold: check, prepare, freeze wave by wave, the file systems, the answer."""
+"""The steps from a request to the hold: journal, prepare, freeze wave by wave, certificate, file systems, answer."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, FreezeFilesystems
-from appvss.cycle.ending import abort, fail, fail_all, refuse_pending
+from appvss.cycle.apps import let_go_of_stray, part_of, refuse_answer, register
+from appvss.cycle.effects import AskFreeze, AskPrepare, FreezeFilesystems, WatchPaths
+from appvss.cycle.ending import abort, fail, fail_all
 from appvss.cycle.inputs import (
     AppFroze,
     AppReady,
@@ -16,53 +17,49 @@ from appvss.cycle.inputs import (
     FilesystemsFailed,
     FilesystemsFrozen,
     FreezeRequested,
+    JournalFailed,
+    JournalWritten,
 )
-from appvss.cycle.order import waves_of
-from appvss.cycle.policy import sentence_of
-from appvss.cycle.state import AppState, Closed, Cycle, Participant, State, answer_by
-from appvss.model.app import AppId, Registration
-from appvss.model.budget import LEAST_GRANT, share_budget
+from appvss.cycle.journaling import late_journal, write_journal
+from appvss.cycle.overlap import agree_with_joined, begin_instead
+from appvss.cycle.planning import join, plan, prepare_budget, time_for_apps
+from appvss.cycle.state import AppState, Cycle, Participant, State, answer_by
+from appvss.model.budget import LEAST_GRANT
 from appvss.model.duration import format_duration
 from appvss.model.event import EventKind
+from appvss.model.journal import Stage
 from appvss.model.phase import Phase
-from appvss.model.request import Request, RequestKind
+from appvss.model.request import Request
 from appvss.model.verdict import Outcome
 
 ZERO = timedelta(0)
 
 
 def begin(state: State, asked: CheckRequested | FreezeRequested) -> None:
-    """A request in rest: a new cycle."""
+    """A request in rest: a new cycle. Before a freeze the journal is written."""
     request = asked.request
-    state.cycle = cycle = Cycle(
+    state.cycle = Cycle(
         id=asked.cycle,
         source=request.source,
         requester=request.requester,
         began=state.now,
         is_check=isinstance(asked, CheckRequested),
         request=request,
+        freeze=request.id,
         hold_limit=request.hold_limit,
+        rehearses=request.rehearses,
     )
     state.enter(Phase.REQUESTED)
     state.say(EventKind.CYCLE_BEGAN, detail=f"{request.kind} by {request.requester} through {request.source}")
     for registration in state.roster.values():
-        _join(state, registration)
-    problem = _plan(state)
+        join(state, registration)
+    problem = plan(state)
     if problem:
         abort(state, problem)
-        return
-    askable = [part for part in cycle.candidates() if part.registration.prepares]
-    budget = _prepare_budget(cycle)
-    if not askable or budget < LEAST_GRANT:
-        if cycle.is_check:
-            _wait_for_freeze(state)
-        else:
-            _freeze(state)
-        return
-    state.enter(Phase.PREPARING)
-    cycle.stage_deadline = state.now + budget
-    for part in askable:
-        _ask_prepare(state, part, budget)
+    elif state.running.is_check:
+        _prepare(state)
+    else:
+        write_journal(state, Stage.FREEZING)
 
 
 def begin_freeze_after_check(state: State, asked: FreezeRequested) -> None:
@@ -71,110 +68,90 @@ def begin_freeze_after_check(state: State, asked: FreezeRequested) -> None:
     if request.source != cycle.source:
         begin_instead(state, asked)
         return
-    cycle.request, cycle.is_check, cycle.hold_limit = request, False, request.hold_limit
-    cycle.requester = request.requester
-    _start_freezing(state)
+    cycle.request, cycle.is_check, cycle.hold_limit, cycle.freeze = request, False, request.hold_limit, request.id
+    cycle.requester, cycle.is_prepared = request.requester, True
+    state.enter(Phase.REQUESTED)
+    problem = plan(state)
+    if problem:
+        abort(state, problem)
+    else:
+        write_journal(state, Stage.FREEZING)
 
 
-def begin_instead(state: State, asked: CheckRequested | FreezeRequested) -> None:
-    """A request while a cycle runs: refused, or it takes the place of the running one (`Request.supersedes`)."""
-    cycle, request = state.running, asked.request
-    takes_over = state.phase is Phase.PREPARED or (request.supersedes and request.source == cycle.source)
-    if not takes_over:
-        if request.kind is RequestKind.FREEZE and request.source != cycle.source:
-            # Its requester may send a thaw all the same, and that is no failure: nothing was promised.
-            state.closed[request.source] = Closed("", True, "", None)
-        state.answer(request, False, f"cycle {cycle.id} of {cycle.requester} is under way ({state.phase})", cycle="")
+def journal_written(state: State, input: JournalWritten) -> None:
+    """The journal is on disk: from now on another broker could take the cycle up."""
+    if not _is_awaited(state, input):
         return
-    refuse_pending(state, "a newer request has taken its place")
-    state.pending = asked
-    if state.phase not in (Phase.ABORTING, Phase.THAWING_FILESYSTEMS, Phase.THAWING_APPS):
-        abort(state, f"{request.requester} asked for a new {request.kind} before the thaw of this cycle came")
+    is_held = input.stage is Stage.HELD
+    state.say(EventKind.CERTIFICATE_WRITTEN if is_held else EventKind.JOURNAL_WRITTEN)
+    _after_journal(state)
 
 
-def _join(state: State, registration: Registration) -> Participant:
-    part = Participant(registration, AppState.REGISTERED, state.now)
-    state.running.participants[registration.app] = part
-    return part
+def journal_failed(state: State, input: JournalFailed) -> None:
+    """The journal cannot be written. The freeze goes on without it, unless the administrator wants it otherwise."""
+    if _is_awaited(state, input):
+        _go_on_without_journal(state, input.reason)
 
 
-def _plan(state: State) -> str:
-    """Find the waves and their grants, or say in one sentence why the freeze cannot succeed. Nothing is asked of
-    anybody.
-    """
+def journal_deadline(state: State, input: DeadlinePassed) -> None:
+    """The disk does not answer, or an app that is away took all the time that was left."""
     cycle = state.running
-    names = {part.registration.app.name for part in cycle.participants.values()}
-    for name in state.settings.expected:
-        if name not in names:
-            part = _join(state, Registration(AppId(name)))
-            part.is_connected = False
-            part.outcome, part.state, part.reason = Outcome.ABSENT, AppState.ABSENT, "the configuration expects it"
-    missing = [part for part in cycle.participants.values() if part.outcome is not None and part.is_required]
-    if missing:
-        return sentence_of(missing[0].result())
-    _set_the_slow_aside(state)
-    registrations = [part.registration for part in cycle.candidates()]
-    cycle.waves, circle = waves_of(registrations)
-    if circle:
-        return f"the apps {', '.join(sorted(circle))} wait for each other through `after`"
-    return _grant(state, registrations)
+    if cycle.is_journaled:
+        gone = ", ".join(map(str, sorted(cycle.away)))
+        abort(state, f"the stream of {gone} broke and the time was over before it came back")
+    else:
+        _go_on_without_journal(state, f"the disk did not answer in {format_duration(state.now - state.phase_since)}")
 
 
-def _set_the_slow_aside(state: State) -> None:
-    """An app that needs more time than there is takes no part, unless it is required: it must not fail the others."""
+def _go_on_without_journal(state: State, reason: str) -> None:
     cycle = state.running
-    if cycle.request is None:
-        raise AssertionError(f"cycle {cycle.id} plans without a request")
-    budget = _time_for_apps(state, cycle.request)
-    for part in cycle.candidates():
-        need = part.registration.freeze_timeout
-        if need is not None and need > budget and not part.is_required:
-            given = f"{cycle.request.source} gives {format_duration(max(budget, ZERO))} for all apps together"
-            part.outcome, part.state, part.since = Outcome.SKIPPED, AppState.FAILED, state.now
-            part.reason = f"it needs {format_duration(need)} to freeze, and {given}"
-            state.say(EventKind.APP_FAILED, part.registration.app, f"{part.outcome}: {part.reason}")
+    what = "the journal" if state.phase is Phase.REQUESTED else "the certificate"
+    sentence = f"{what} could not be written: {reason}"
+    state.say(EventKind.JOURNAL_FAILED, detail=sentence)
+    if state.settings.is_journal_required:
+        abort(state, sentence)
+        return
+    cycle.journal_notes.append(sentence)
+    _after_journal(state)
 
 
-def _grant(state: State, registrations: list[Registration]) -> str:
-    """Share the request's time out over the waves, or say who needs more than there is."""
+def _is_awaited(state: State, input: JournalWritten | JournalFailed) -> bool:
+    """Whether the cycle waits for just this answer of the journal."""
     cycle = state.running
-    request = cycle.request
-    if request is None:
-        raise AssertionError(f"cycle {cycle.id} plans without a request")
-    cycle.budget, cycle.grants = _time_for_apps(state, request), ()
-    if cycle.budget <= ZERO:
-        return f"{request.source} gives no time for the apps: the request's time is over, or all of it is reserved"
-    known = {registration.app: registration for registration in registrations}
-    declared = [[known[app].freeze_timeout for app in wave] for wave in cycle.waves]
-    needs = [max((need for need in wave if need is not None), default=None) for wave in declared]
-    grants = share_budget(cycle.budget, needs)
-    if grants is not None:
-        cycle.grants = grants
-        return ""
-    given = f"{request.source} gives {format_duration(cycle.budget)} for all apps together"
-    for part in cycle.candidates():
-        need = part.registration.freeze_timeout
-        if need is not None and need > cycle.budget:
-            part.reason = f"it needs {format_duration(need)} to freeze, {given}"
-            return f"{part.registration.app} needs {format_duration(need)} to freeze, and {given}"
-    return f"the apps need more time to freeze, one order after the other, than there is: {given}"
+    stage = Stage.FREEZING if state.phase is Phase.REQUESTED else Stage.HELD
+    if (input.cycle, input.stage) == (cycle.id, stage) and not cycle.is_journaled:
+        return True
+    if input.stage is Stage.ENDING:
+        late_journal(state, input)  # of the cycle before
+        return False
+    state.refuse("other_cycle", f"the journal speaks of {input.stage} of cycle {input.cycle}: that is not awaited")
+    return False
 
 
-def _time_for_apps(state: State, request: Request) -> timedelta:
-    return answer_by(request) - state.now - request.reserve
+def _after_journal(state: State) -> None:
+    cycle = state.running
+    cycle.is_journaled = True
+    if state.phase is Phase.CERTIFYING:
+        cycle.stage_deadline = answer_by(_request_of(cycle))
+        advance(state)
+    elif cycle.is_prepared:
+        _start_freezing(state)
+    else:
+        _prepare(state)
 
 
-def _prepare_budget(cycle: Cycle) -> timedelta:
-    """A check's whole time; ahead of a freeze half of what the freeze does not need itself.
-
-    Prepare only shortens the freeze, so an app that gets no time for it is not asked, and does the work when it
-    freezes.
-    """
-    if cycle.is_check:
-        return cycle.budget
-    parts = cycle.participants
-    longest = (max(parts[app].registration.freeze_timeout or ZERO for app in wave) for wave in cycle.waves)
-    return (cycle.budget - sum((max(LEAST_GRANT, need) for need in longest), ZERO)) / 2
+def _prepare(state: State) -> None:
+    """Ask those to prepare that want to be, if there is time for it."""
+    cycle = state.running
+    askable = [part for part in cycle.candidates() if part.registration.prepares and part.is_connected]
+    budget = prepare_budget(state, _request_of(cycle))
+    if not askable or budget < LEAST_GRANT:
+        _prepared(state)
+        return
+    state.enter(Phase.PREPARING)
+    cycle.stage_deadline = state.now + budget
+    for part in askable:
+        _ask_prepare(state, part, budget)
 
 
 def _ask_prepare(state: State, part: Participant, budget: timedelta) -> None:
@@ -188,7 +165,7 @@ def _ask_prepare(state: State, part: Participant, budget: timedelta) -> None:
 def join_while_preparing(state: State, input: AppRegistered) -> None:
     """An app registers before anything is frozen: it takes part. One that comes back begins anew."""
     register(state, input)
-    part = _join(state, input.registration)
+    part = join(state, input.registration)
     cycle = state.running
     if state.phase is Phase.PREPARING and part.registration.prepares and cycle.stage_deadline is not None:
         _ask_prepare(state, part, cycle.stage_deadline - state.now)
@@ -224,11 +201,9 @@ def _prepared(state: State) -> None:
 
 def _wait_for_freeze(state: State) -> None:
     """Answer the check."""
-    cycle = state.running
-    if cycle.request is None:
-        raise AssertionError(f"cycle {cycle.id} is a check without a request")
+    cycle, request = state.running, _request_of(state.running)
     state.enter(Phase.PREPARED)
-    state.answer(cycle.request, True)
+    state.answer(request, True)
     cycle.request = None
     cycle.stage_deadline = state.now + state.settings.prepared_limit
 
@@ -243,8 +218,8 @@ def _start_freezing(state: State) -> None:
     cycle = state.running
     for part in cycle.candidates():
         if not part.is_connected:
-            part.outcome, part.state, part.reason = Outcome.DISCONNECTED, AppState.FAILED, "it left after the check"
-    problem = _plan(state)
+            part.outcome, part.state, part.reason = Outcome.DISCONNECTED, AppState.FAILED, "it left before the freeze"
+    problem = plan(state)
     if problem:
         abort(state, problem)
         return
@@ -258,20 +233,17 @@ def _freeze(state: State) -> None:
 
 def _ask_wave(state: State, number: int) -> None:
     """Send the freeze to the next wave that has anybody in it; after the last, go on to the file systems."""
-    cycle = state.running
-    request = cycle.request
-    if request is None:
-        raise AssertionError(f"cycle {cycle.id} freezes without a request")
+    cycle, request = state.running, _request_of(state.running)
     while number < len(cycle.waves):
         parts = [part for app in cycle.waves[number] if (part := cycle.participants[app]).outcome is None]
         if parts:
             break
         number += 1
     else:
-        _freeze_filesystems(state)
+        _certify(state)
         return
     # A late timer may have eaten into the time of this wave.
-    cycle.wave, budget = number, min(cycle.grants[number], _time_for_apps(state, request))
+    cycle.wave, budget = number, min(cycle.grants[number], time_for_apps(state, request))
     if budget <= ZERO:
         abort(state, "the time for the apps was over before all were asked")
         return
@@ -301,6 +273,8 @@ def app_froze(state: State, input: AppFroze) -> None:
     cycle = state.running
     part.acked_at, part.state, part.since, part.evidence = state.now, AppState.HELD, state.now, input.evidence
     cycle.watch(part)
+    if part.registration.watch_paths:
+        state.outbox.append(WatchPaths(input.app, cycle.id))
     cycle.pending.discard(input.app)
     state.say(EventKind.APP_FROZE, input.app, took=state.now - part.asked_at)
     advance(state)
@@ -339,22 +313,35 @@ def advance(state: State) -> None:
         _prepared(state)
     elif state.phase is Phase.FREEZING_APPS:
         _ask_wave(state, cycle.wave + 1)
+    elif state.phase is Phase.CERTIFYING and cycle.is_journaled:
+        _freeze_filesystems(state)
     elif state.phase is Phase.FREEZING_FILESYSTEMS and cycle.filesystems_done:
+        _hold(state)
+
+
+def _certify(state: State) -> None:
+    """All are held: have the certificate written before the file systems are frozen, so that the snapshot carries it.
+    A rehearsal has no snapshot and freezes no file system.
+    """
+    if not state.running.rehearses:
+        state.enter(Phase.CERTIFYING)
+        write_journal(state, Stage.HELD)
+    elif answer_by(_request_of(state.running)) <= state.now:
+        abort(state, "the time was over when all apps were held")
+    else:
         _hold(state)
 
 
 def _freeze_filesystems(state: State) -> None:
     cycle = state.running
-    if cycle.request is None:
-        raise AssertionError(f"cycle {cycle.id} freezes file systems without a request")
-    deadline = answer_by(cycle.request)
+    deadline = answer_by(_request_of(cycle))
     if deadline <= state.now:
         abort(state, "the time was over before the file systems could be frozen")
         return
     state.enter(Phase.FREEZING_FILESYSTEMS)
     cycle.stage_deadline = deadline
     cycle.filesystems_touched = True
-    state.outbox.append(FreezeFilesystems(cycle.id, cycle.stage_deadline - state.now))
+    state.outbox.append(FreezeFilesystems(cycle.id, deadline - state.now))
 
 
 def filesystems_frozen(state: State, input: FilesystemsFrozen) -> None:
@@ -391,66 +378,17 @@ def filesystems_deadline(state: State, input: DeadlinePassed) -> None:
 
 
 def _hold(state: State) -> None:
-    cycle = state.running
-    if cycle.request is None:
-        raise AssertionError(f"cycle {cycle.id} holds without a request")
+    cycle, request = state.running, _request_of(state.running)
     cycle.told_go_on = True
     state.enter(Phase.HOLDING)
     cycle.stage_deadline = state.now + cycle.hold_limit
-    state.answer(cycle.request, True)
+    state.answer(request, True, hold_limit=cycle.hold_limit)
     cycle.request = None
+    agree_with_joined(state)
 
 
-def stray_ack(state: State, input: AppFroze) -> None:
-    """An ack in rest: the app holds for a cycle that is over."""
-    state.refuse("ack_too_late", f"{input.app} froze for cycle {input.cycle}, which is over", input.app)
-    let_go_of_stray(state, input.app, input.cycle)
-
-
-def late_answer(state: State, input: AppReady | AppVetoed) -> None:
-    """An answer in rest that holds nothing, such as the veto of an app that had hung: it comes too late to matter."""
-    state.refuse("ack_too_late", f"{input.app} answered for cycle {input.cycle}, which is over", input.app)
-
-
-def let_go_of_stray(state: State, app: AppId, cycle: str) -> None:
-    """Tell an app that holds for a cycle which is not running to let go: nothing stays frozen."""
-    reason = f"no hold is wanted for cycle {cycle}"
-    state.outbox.append(AskAbort(app, cycle, reason))
-    state.say(EventKind.THAW_ASKED, app, reason)
-
-
-def register(state: State, input: AppRegistered) -> None:
-    """An app is there. If it still holds for a cycle that is not running, it is told to let go."""
-    registration = input.registration
-    state.roster[registration.app] = registration
-    state.say(EventKind.APP_REGISTERED, registration.app)
-    if registration.claim is not None:
-        let_go_of_stray(state, registration.app, registration.claim.cycle)
-
-
-def part_of(state: State, app: AppId, cycle_id: str) -> Participant | None:
-    """The app's part in the running cycle; None, with a refusal, when what it says is not about this cycle."""
-    cycle = state.running
-    part = cycle.participants.get(app)
-    if cycle_id != cycle.id:
-        state.refuse("ack_for_other_cycle", f"{app} answers for cycle {cycle_id}, not for {cycle.id}", app)
-        return None
-    if part is None or not part.is_connected:
-        state.refuse("not_asked", f"{app} takes no part in cycle {cycle.id}", app)
-        return None
-    return part
-
-
-_REFUSALS = {
-    AppState.REGISTERED: "ack_before_asked",
-    AppState.PREPARING: "ack_before_asked",
-    AppState.READY: "ack_before_asked",
-    AppState.HELD: "ack_twice",
-    AppState.FREEZING: "ack_of_other_kind",
-}
-
-
-def refuse_answer(state: State, part: Participant, said: str) -> None:
-    """Refuse an answer that the app's state does not allow."""
-    name = _REFUSALS.get(part.state, "ack_too_late")
-    state.refuse(name, f"{part.registration.app} said {said} while {part.state}", part.registration.app)
+def _request_of(cycle: Cycle) -> Request:
+    """What the cycle is being carried out for. Only until it is answered."""
+    if cycle.request is None:
+        raise AssertionError(f"cycle {cycle.id} has no request")
+    return cycle.request

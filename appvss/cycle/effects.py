@@ -5,6 +5,8 @@ AskFreeze          ends as AppFroze, AppVetoed, AppLeft, or the deadline
 AskThaw, AskAbort  end as AppThawed, AppLeft, or the deadline
 FreezeFilesystems  ends as FilesystemsFrozen, FilesystemsFailed, or the deadline
 ThawFilesystems    ends as FilesystemsThawed, or the deadline
+WriteJournal       ends as JournalWritten, JournalFailed, or the deadline; at Stage.ENDING nobody waits for it
+InspectPaths       ends as PathsInspected, or the deadline
 the others         are only told
 """
 
@@ -16,6 +18,7 @@ from datetime import timedelta
 from appvss.model.app import AppId
 from appvss.model.cycle import CycleRecord
 from appvss.model.event import Event
+from appvss.model.journal import JournalEntry
 from appvss.model.request import Answer
 
 
@@ -75,6 +78,32 @@ class ThawFilesystems:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteJournal:
+    """Have the running cycle on disk: the journal, and at `Stage.HELD` the certificate, too."""
+
+    entry: JournalEntry
+    limit: timedelta
+    """How long the cycle waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPaths:
+    """An app has acked: remember how its paths look now."""
+
+    app: AppId
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True)
+class InspectPaths:
+    """The hold is over and no app has been thawed: see whether the watched paths look as they did at the acks."""
+
+    cycle: str
+    limit: timedelta
+    """How long the thaw waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerSource:
     """Give a request its one answer."""
 
@@ -113,6 +142,9 @@ Effect = (
     | AskAbort
     | FreezeFilesystems
     | ThawFilesystems
+    | WriteJournal
+    | WatchPaths
+    | InspectPaths
     | AnswerSource
     | RefuseInput
     | Announce

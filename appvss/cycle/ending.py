@@ -1,35 +1,35 @@
-"""The steps from the end of the hold to the verdict: thaw, abort, everything undone in reverse, the answers that are
-owed.
+"""The steps from the end of the hold to the verdict: everything is undone in reverse, each app says whether it held,
+and the answers that are owed are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
-from appvss.cycle.effects import EndCycle, ThawFilesystems
-from appvss.cycle.inputs import (
-    AppLostHold,
-    AppThawed,
-    DeadlinePassed,
-    FilesystemsThawed,
-    SourceLost,
-    ThawForced,
-    ThawRequested,
-)
+from appvss.cycle.effects import EndCycle, InspectPaths, ThawFilesystems
+from appvss.cycle.inputs import AppLostHold, AppThawed, DeadlinePassed, FilesystemsThawed, PathsInspected
+from appvss.cycle.journaling import note_end
 from appvss.cycle.policy import judge, sentence_of
-from appvss.cycle.state import AppState, Closed, Cycle, Participant, State, answer_by
+from appvss.cycle.state import UNSEEN, AppState, Closed, Cycle, Participant, State
 from appvss.model.cycle import CycleRecord
 from appvss.model.event import EventKind
 from appvss.model.phase import Phase
 from appvss.model.request import RequestKind
 from appvss.model.verdict import Outcome, Verdict
 
-OWED_LIMIT = 8
-"""How many requests may wait for the end of one cycle; a further thaw is told no at once."""
-_UNSEEN = Closed("", False, "this broker has not seen the freeze that this thaw ends", None)
-"""A thaw without a freeze. It may end one that an earlier broker acknowledged: nobody here can vouch for that hold."""
+INSPECTION_LIMIT = timedelta(seconds=1)
+"""How long the apps' thaw waits for the look at the watched paths: nobody shall stay frozen for it."""
 _STILL_FAILING = frozenset(
-    {Phase.PREPARING, Phase.PREPARED, Phase.FREEZING_APPS, Phase.FREEZING_FILESYSTEMS, Phase.HOLDING}
+    {
+        Phase.REQUESTED,
+        Phase.PREPARING,
+        Phase.PREPARED,
+        Phase.FREEZING_APPS,
+        Phase.CERTIFYING,
+        Phase.FREEZING_FILESYSTEMS,
+        Phase.HOLDING,
+    }
 )
 """The phases that a required app's failure ends. Once the thaw has begun it only lowers the verdict."""
 
@@ -69,6 +69,8 @@ def abort(state: State, reason: str) -> None:
     if cycle.request is not None:
         cycle.owed.append(cycle.request)
         cycle.request = None
+    cycle.owed += [joined.request for joined in cycle.joined.values() if joined.request is not None]
+    cycle.joined.clear()
     cycle.pending.clear()
     cycle.hold_ended = state.now
     state.enter(Phase.ABORTING)
@@ -80,59 +82,33 @@ def abort(state: State, reason: str) -> None:
         _thaw_filesystems(state)
     else:
         thaw_next(state)
+    if state.phase is Phase.ABORTING:
+        note_end(state)
+
+
+def begin_thaw(state: State) -> None:
+    """Nobody wants the hold any longer. File systems and paths come first, the apps when both are done with."""
+    cycle = state.running
+    cycle.hold_ended, cycle.wave = state.now, len(cycle.waves)
+    state.enter(Phase.THAWING_FILESYSTEMS)
+    if any(_is_watched(part) for part in cycle.candidates()):
+        cycle.is_inspecting = True
+        state.outbox.append(InspectPaths(cycle.id, INSPECTION_LIMIT))
+    if cycle.filesystems_touched:
+        _thaw_filesystems(state)
+    else:
+        _thaw_apps(state)
+
+
+def _is_watched(part: Participant) -> bool:
+    """Whether somebody looks for changes of the app's paths; of one that is in doubt nobody needs to."""
+    return part.registration.watch_paths and part.acked_at is not None and not part.doubt
 
 
 def _thaw_filesystems(state: State) -> None:
     cycle = state.running
     cycle.stage_deadline = state.now + state.settings.thaw_limit
     state.outbox.append(ThawFilesystems(cycle.id))
-
-
-def thaw(state: State, input: ThawRequested) -> None:
-    """The requester ends the hold."""
-    cycle = state.running
-    if _is_foreign(state, input):
-        return
-    cycle.owed.append(input.request)
-    cycle.hold_ended = state.now
-    cycle.wave = len(cycle.waves)
-    state.enter(Phase.THAWING_FILESYSTEMS)
-    _thaw_filesystems(state)
-
-
-def give_up(state: State, input: ThawRequested) -> None:
-    """The requester wants the thaw before it was told that everything is held."""
-    if not _is_foreign(state, input):
-        state.running.owed.append(input.request)
-        abort(state, f"{input.request.requester} asked for the thaw before everything was held")
-
-
-def thaw_again(state: State, input: ThawRequested) -> None:
-    """A thaw while everything is being thawed: it gets the same answer when that is done."""
-    if _is_foreign(state, input):
-        return
-    refuse_pending(state, f"{input.request.requester} asked for the thaw before it could begin")
-    if len(state.running.owed) < OWED_LIMIT:
-        state.running.owed.append(input.request)
-    else:
-        state.answer(input.request, False, "too many thaws wait for the end of this cycle")
-
-
-def _is_foreign(state: State, input: ThawRequested) -> bool:
-    """Whether the thaw comes from a source that does not own the running cycle. Then it is answered, and thaws
-    nothing.
-    """
-    if input.request.source == state.running.source:
-        return False
-    thaw_in_rest(state, input)
-    return True
-
-
-def thaw_in_rest(state: State, input: ThawRequested) -> None:
-    """A thaw of a source that holds nothing: harmless, and answered with what is known of its last freeze."""
-    request = input.request
-    closed = state.closed.get(request.source, _UNSEEN)
-    state.answer(request, closed.thaw_is_fine, closed.reason, closed.verdict, cycle=closed.cycle)
 
 
 def filesystems_thawed(state: State, input: FilesystemsThawed) -> None:
@@ -144,12 +120,34 @@ def filesystems_thawed(state: State, input: FilesystemsThawed) -> None:
     cycle.filesystems_touched = False
     if cycle.filesystems_frozen:
         state.say(EventKind.FILESYSTEMS_THAWED, detail=input.reason)
-        if not input.unbroken:
-            cycle.filesystems_doubt = f"the file systems went on before the thaw: {input.reason or 'no reason given'}"
+    if not input.unbroken and (cycle.filesystems_frozen or cycle.is_adopted):
+        cycle.filesystems_doubt = f"the file systems went on before the thaw: {input.reason or 'no reason given'}"
+    _thaw_apps(state)
+
+
+def paths_inspected(state: State, input: PathsInspected) -> None:
+    """The watched paths were looked at. What speaks against an app counts when it says that its hold was unbroken."""
+    cycle = state.running
+    if input.cycle != cycle.id or not cycle.is_inspecting:
+        state.refuse("other_cycle", f"paths were inspected for cycle {input.cycle}: nothing was waiting for that")
+        return
+    cycle.is_inspecting = False
+    for app, sentence in input.changed.items():
+        part = cycle.participants.get(app)
+        if part is not None:
+            part.doubt = sentence
+    state.say(EventKind.PATHS_INSPECTED, detail="; ".join(f"{app}: {why}" for app, why in input.changed.items()))
     _thaw_apps(state)
 
 
 def _thaw_apps(state: State) -> None:
+    """The apps' turn, once the file systems are thawed and the paths have been looked at."""
+    cycle = state.running
+    if cycle.filesystems_touched:
+        return
+    if cycle.is_inspecting:
+        cycle.stage_deadline = state.phase_since + INSPECTION_LIMIT
+        return
     if state.phase is Phase.THAWING_FILESYSTEMS:
         state.enter(Phase.THAWING_APPS)
     thaw_next(state)
@@ -158,7 +156,8 @@ def _thaw_apps(state: State) -> None:
 def thaw_next(state: State) -> None:
     """Thaw the next wave, in reverse, once the file systems are thawed and nobody of the last wave is awaited."""
     cycle = state.running
-    if cycle.filesystems_touched or cycle.pending or state.phase is Phase.THAWING_FILESYSTEMS:
+    waits = cycle.filesystems_touched or cycle.pending
+    if waits or state.phase is Phase.THAWING_FILESYSTEMS:
         return
     while cycle.wave > 0:
         cycle.wave -= 1
@@ -175,17 +174,25 @@ def thaw_next(state: State) -> None:
 
 
 def thaw_deadline(state: State, input: DeadlinePassed) -> None:
-    """Somebody does not confirm the thaw. The others must not stay frozen for that."""
+    """Somebody does not confirm the thaw, or does not say how the paths look. The others must not stay frozen for
+    that.
+    """
     cycle = state.running
+    if cycle.is_inspecting:
+        cycle.is_inspecting = False
+        for part in cycle.candidates():
+            if _is_watched(part):
+                part.doubt = "nobody could look in time whether its paths had changed in the hold"
+    elif not cycle.filesystems_touched:
+        cycle.pending.clear()
+        thaw_next(state)
+        return
     if cycle.filesystems_touched:
         cycle.filesystems_touched = False
-        if cycle.filesystems_frozen:
+        if cycle.filesystems_frozen or cycle.is_adopted:
             cycle.filesystems_doubt = "the freezer did not confirm the thaw of the file systems in time"
         state.say(EventKind.FILESYSTEMS_THAWED, detail="the freezer did not confirm the thaw in time")
-        _thaw_apps(state)
-        return
-    cycle.pending.clear()
-    thaw_next(state)
+    _thaw_apps(state)
 
 
 def thawed_in_rest(state: State, input: AppThawed) -> None:
@@ -198,53 +205,6 @@ def lost_in_rest(state: State, input: AppLostHold) -> None:
     state.say(EventKind.APP_FAILED, input.app, f"{Outcome.HOLD_LOST} for cycle {input.cycle}: {input.reason}")
 
 
-def force_thaw(state: State, input: ThawForced) -> None:
-    """End the cycle on somebody's word."""
-    abort(state, input.reason or "the thaw was forced, without a reason")
-
-
-def force_thaw_again(state: State, input: ThawForced) -> None:
-    """Everything is on its way; a request that waits for that would freeze again."""
-    refuse_pending(state, input.reason or "the thaw was forced, without a reason")
-
-
-def nothing_to_do(state: State, input: object) -> None:
-    """What has been asked for is so already."""
-
-
-def refuse_pending(state: State, reason: str) -> None:
-    """Tell the request that waits for the end of the running cycle, if there is one, that it will not begin."""
-    if state.pending is not None:
-        state.answer(state.pending.request, False, reason, cycle="")
-        state.pending = None
-
-
-def lose_source(state: State, input: SourceLost) -> None:
-    """A requester is gone: nobody will ever ask for the thaw."""
-    cycle = state.running
-    if input.source == cycle.source:
-        cycle.request = None
-        abort(state, f"{cycle.requester} is gone: {input.reason}")
-
-
-def forget_requests(state: State, input: SourceLost) -> None:
-    """Nobody waits any more for the answers to a lost source's requests."""
-    if state.pending is not None and state.pending.request.source == input.source:
-        state.pending = None
-    if input.source == state.running.source:
-        state.running.owed.clear()
-
-
-def answer_owed(state: State) -> None:
-    """Answer the requests whose time is over while apps are still being thawed."""
-    cycle = state.running
-    if state.pending is not None and answer_by(state.pending.request) <= state.now:
-        refuse_pending(state, f"cycle {cycle.id} was not thawed in time for it")
-    for request in [request for request in cycle.owed if answer_by(request) <= state.now]:
-        cycle.owed.remove(request)
-        state.answer(request, False, cycle.ended_by or "apps have not confirmed their thaw yet")
-
-
 def _finish(state: State) -> None:
     """Everything that could be undone is: decide the verdict and give the answers that are owed."""
     cycle = state.running
@@ -254,7 +214,9 @@ def _finish(state: State) -> None:
         else:
             part.outcome = Outcome.SKIPPED
     verdict = cycle.verdict = state.last_verdict = _verdict(cycle)
-    closed = state.closed[cycle.source] = _closed(state, verdict)
+    closed = _closed(state, verdict)
+    for source in (cycle.source, *cycle.sources):
+        state.closed[source] = closed
     state.say(
         EventKind.CYCLE_ENDED, detail=": ".join((verdict.level, *verdict.reasons[:1])), took=state.now - cycle.began
     )
@@ -265,7 +227,9 @@ def _finish(state: State) -> None:
     cycle.stage_deadline = cycle.hold_expiry = None
     state.enter(Phase.ABORTED if cycle.ended_by else Phase.COMPLETED)
     took = state.now - cycle.began
-    record = CycleRecord(cycle.id, cycle.source, cycle.requester, cycle.began, took, state.phase, verdict)
+    record = CycleRecord(
+        cycle.id, cycle.source, cycle.requester, cycle.began, took, state.phase, verdict, cycle.rehearses
+    )
     state.outbox.append(EndCycle(record))
 
 
@@ -281,6 +245,7 @@ def _verdict(cycle: Cycle) -> Verdict:
         ended_by=cycle.ended_by,
         filesystems_frozen=cycle.filesystems_frozen,
         filesystems_doubt=cycle.filesystems_doubt,
+        journal_notes=cycle.journal_notes,
         hold=cycle.hold_ended - last_ack if cycle.told_go_on and cycle.hold_ended and last_ack else None,
     )
 
@@ -289,7 +254,8 @@ def _closed(state: State, verdict: Verdict) -> Closed:
     """What a thaw of this source is told from now on: whether the promise that it was given has been kept."""
     cycle = state.running
     if cycle.is_check:
-        return state.closed.get(cycle.source, _UNSEEN)  # no freeze has followed it: a thaw ends the freeze before it
+        return state.closed.get(cycle.source, UNSEEN)  # no freeze has followed it: a thaw ends the freeze before it
     lost = [part for part in cycle.participants.values() if part.is_required and part.outcome is not Outcome.HELD]
-    is_fine = not cycle.told_go_on or not (lost or cycle.ended_by or cycle.filesystems_doubt)
+    is_promised = cycle.told_go_on or cycle.is_adopted
+    is_fine = not is_promised or not (lost or cycle.ended_by or cycle.filesystems_doubt)
     return Closed(cycle.id, is_fine, "" if is_fine else verdict.reasons[0], verdict)

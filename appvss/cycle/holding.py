@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from appvss.cycle.asking import advance, let_go_of_stray, part_of, refuse_answer, register
+from appvss.cycle.apps import let_go_of_stray, part_of, refuse_answer, register
+from appvss.cycle.asking import advance
 from appvss.cycle.ending import abort, fail, fail_all, thaw_next
 from appvss.cycle.inputs import AppLeft, AppLostHold, AppRegistered, AppThawed, DeadlinePassed
 from appvss.cycle.state import AppState, Participant, State
-from appvss.model.app import AppId, HoldClaim, Registration
+from appvss.model.app import AppId, Registration
 from appvss.model.duration import format_duration
 from appvss.model.event import EventKind
 from appvss.model.instant import Instant
@@ -48,7 +49,7 @@ def _return(state: State, part: Participant, registration: Registration) -> None
     cycle, claim = state.running, registration.claim
     cycle.away.discard(registration.app)
     part.is_connected, part.away_until = True, None
-    doubt = _doubt(state, part, claim)
+    doubt = _doubt(state, part, registration)
     if doubt:
         if claim is None or claim.cycle != cycle.id:
             part.let_go = part.confirmed = True  # it holds nothing of this cycle, and was not sent its freeze
@@ -71,10 +72,13 @@ def _has_been_thawed(state: State, app: AppId) -> bool:
     return state.phase in _UNDOING and any(app in wave for wave in cycle.waves[cycle.wave :])
 
 
-def _doubt(state: State, part: Participant, claim: HoldClaim | None) -> str:
+def _doubt(state: State, part: Participant, registration: Registration) -> str:
     """Why the claim of a returning app does not prove its hold; empty when it does."""
+    claim, before = registration.claim, part.registration.incarnation
     if claim is None:
         return "it came back without its hold"
+    if before and registration.incarnation != before:
+        return "another process came back in its place"
     if claim.cycle != state.running.id:
         return f"it came back with a hold of cycle {claim.cycle}"
     if part.acked_at is not None and claim.held_for + CLAIM_TOLERANCE < state.now - part.acked_at:
@@ -167,21 +171,27 @@ def app_thawed(state: State, input: AppThawed) -> None:
 
 
 def _judge_hold(part: Participant, input: AppThawed, *, in_time: bool) -> None:
-    """Held, if the app says so and the broker's clock does not contradict."""
-    if input.unbroken and in_time:
+    """Held, if the app says so, and neither the broker's clock nor its paths contradict."""
+    if input.unbroken and in_time and not part.doubt:
         part.outcome = Outcome.HELD
         return
     part.outcome, part.state = Outcome.HOLD_LOST, AppState.FAILED
-    limit = format_duration(part.hold_limit)
-    part.reason = (
-        (input.reason or "it gave no reason") if in_time else f"its hold limit of {limit} passed before the thaw"
-    )
+    if not in_time:
+        part.reason = f"its hold limit of {format_duration(part.hold_limit)} passed before the thaw"
+    elif not input.unbroken:
+        part.reason = input.reason or "it gave no reason"
+    else:
+        part.reason = part.doubt
 
 
 def hold_deadline(state: State, input: DeadlinePassed) -> None:
     """The hold limit of the whole cycle has passed: nothing stays frozen."""
-    limit = format_duration(state.running.hold_limit)
-    abort(state, f"the hold limit of {limit} passed before the thaw came")
+    cycle = state.running
+    if cycle.has_finished:
+        names = ", ".join(joined.requester for joined in cycle.joined.values())
+        abort(state, f"the hold limit of {names} passed before the thaw of those that share the hold came")
+    else:
+        abort(state, f"the hold limit of {format_duration(cycle.hold_limit)} passed before the thaw came")
 
 
 def expire_holds(state: State) -> None:

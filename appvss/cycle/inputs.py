@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from appvss.model.app import AppId, Registration
+from appvss.model.journal import JournalEntry, Stage
 from appvss.model.request import Request
 
 
@@ -42,6 +43,8 @@ class SourceLost:
 
     source: str
     reason: str
+    request: str = ""
+    """The id of the freeze whose requester it is; empty: it is about everything that the source has asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,14 @@ class AppRegistered:
 
     registration: Registration
     """As in force: after the administrator's word."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationChanged:
+    """The administrator's word over a registered app is another one now."""
+
+    registration: Registration
+    """As in force from now on; without a claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +155,39 @@ class FilesystemsThawed:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalWritten:
+    """The journal is on disk, and at `Stage.HELD` so is the certificate."""
+
+    cycle: str
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """Journal or certificate cannot be written."""
+
+    cycle: str
+    stage: Stage
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CycleAdopted:
+    """This broker has just started and found the open cycle of a former one, of the same boot of the machine."""
+
+    entry: JournalEntry
+
+
+@dataclass(frozen=True, slots=True)
+class PathsInspected:
+    """The watched paths were compared with how they looked at the acks."""
+
+    cycle: str
+    changed: Mapping[AppId, str]
+    """For each app whose paths have changed, or of which nobody can tell, one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """The instant that `Machine.next_deadline` named is here."""
 
@@ -158,6 +202,7 @@ Input = (
     | SourceLost
     | ThawForced
     | AppRegistered
+    | RegistrationChanged
     | AppLeft
     | AppReady
     | AppFroze
@@ -167,5 +212,9 @@ Input = (
     | FilesystemsFrozen
     | FilesystemsFailed
     | FilesystemsThawed
+    | JournalWritten
+    | JournalFailed
+    | CycleAdopted
+    | PathsInspected
     | DeadlinePassed
 )

@@ -6,17 +6,19 @@
 - the verdict `application` implies: every required app was held, unbroken, over the whole hold, by its own word and by
   the broker's;
 - the sum of granted budgets never exceeds what the source gave;
-- a source gets exactly one answer per request, and none after its limit.
+- a source gets exactly one answer per request, and none after its limit;
+- no thaw is sent while a requester that was told "go on" has not asked for it. What ends a hold before, such as its
+  limit or a lost app, is sent as an abort.
 
-The first and the last are about what is sent, so they are checked over the effects by `Ledger`, which tests keep beside
-a machine; the others are checked over the state by `check_step`.
+The first and the last two are about what is sent, so they are checked over the effects by `Ledger`, which tests keep
+beside a machine; the others are checked over the state by `check_step`.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw, Effect
+from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw, Effect, EndCycle
 from appvss.cycle.inputs import (
     AppFroze,
     AppLeft,
@@ -31,7 +33,7 @@ from appvss.cycle.state import Cycle, State
 from appvss.model.app import AppId, Requirement
 from appvss.model.instant import Instant
 from appvss.model.phase import Phase
-from appvss.model.request import Request
+from appvss.model.request import Request, RequestKind
 from appvss.model.verdict import Level, Outcome
 
 
@@ -74,7 +76,7 @@ def check_step(state: State, leads_to: frozenset[Phase] | None) -> None:
 
 
 def _check_ended(cycle: Cycle) -> None:
-    _must(cycle.request is None and not cycle.owed, f"cycle {cycle.id} ended with a request unanswered")
+    _must(not (cycle.request or cycle.owed or cycle.joined), f"cycle {cycle.id} ended with a request unanswered")
     for part in cycle.participants.values():
         owes = part.asked_at is not None and part.is_connected and not part.let_go
         _must(not owes, f"{part.registration.app} was sent a freeze and neither thaw nor abort")
@@ -87,6 +89,7 @@ def _check_ended(cycle: Cycle) -> None:
             continue
         held = part.outcome is Outcome.HELD and part.confirmed
         _must(held, f"{part.registration.app} is required, was not held, and the verdict is `application`")
+        _must(not part.doubt, f"{part.registration.app} was held, although {part.doubt}")
         if part.let_go_at is None or part.acked_at is None or cycle.hold_ended is None:
             raise AssertionError(f"{part.registration.app} was held, and nobody knows from when to when")
         _must(part.let_go_at >= cycle.hold_ended, f"{part.registration.app} was thawed before the hold ended")
@@ -94,25 +97,30 @@ def _check_ended(cycle: Cycle) -> None:
 
 
 class Ledger:
-    """What is frozen and which requests are open, seen from outside: from what a machine is told and what it sends.
+    """What is frozen, for whom, and which requests are open, seen from outside: from what a machine is told and sends.
 
     A freeze, a claim to hold and an ack each say that an app may be frozen for a cycle; exactly one thaw or abort must
     end that, unless the registration ends first. One that has only prepared may be sent an abort, once.
+
+    Args:
+        adopted: the source of the cycle that the machine will adopt; empty: none. Its requester counts as one that was
+            told "go on".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adopted: str = "") -> None:
         self._frozen: set[tuple[AppId, str]] = set()
         self._preparing: set[tuple[AppId, str]] = set()
         self._open: dict[tuple[str, str, str], Request] = {}
+        self._holding: dict[str, str] = {adopted: ""} if adopted else {}
+        """By source, the freeze of the requester that was told "go on" and has not asked for the thaw."""
 
     def told(self, input: Input, now: Instant) -> None:
         """Record what the machine is told, before it acts on it. When a deadline is overdue, tell it of that first."""
         match input:
             case CheckRequested(request=request) | FreezeRequested(request=request) | ThawRequested(request=request):
-                if now <= request.deadline:
-                    self._open[request.source, request.kind, request.id] = request
-            case SourceLost(source=source):
-                self._open = {key: request for key, request in self._open.items() if key[0] != source}
+                self._ask(request, now)
+            case SourceLost():
+                self._lose(input)
             case AppLeft(app=app):
                 self._close(app)
             case AppRegistered(registration=registration):
@@ -123,6 +131,22 @@ class Ledger:
                 self._frozen.add((app, cycle))
             case _:
                 pass
+
+    def _ask(self, request: Request, now: Instant) -> None:
+        if now <= request.deadline:
+            self._open[request.source, request.kind, request.id] = request
+        if request.supersedes or request.kind is RequestKind.THAW:
+            self._holding.pop(request.source, None)
+
+    def _lose(self, input: SourceLost) -> None:
+        """A requester is gone, or everybody who has asked through the source: no answer is owed."""
+        self._open = {
+            key: request
+            for key, request in self._open.items()
+            if key[0] != input.source or input.request not in ("", request.id)
+        }
+        if input.request in ("", self._holding.get(input.source)):
+            self._holding.pop(input.source, None)
 
     def _close(self, app: AppId) -> None:
         """A registration has ended: nothing can be sent to it."""
@@ -148,11 +172,17 @@ class Ledger:
                 account = self._frozen if key in self._frozen else self._preparing
                 _must(key in account, f"{effect.app} was let go twice, or holds nothing")
                 account.remove(key)
+                holds = ", ".join(self._holding) if isinstance(effect, AskThaw) else ""
+                _must(not holds, f"{effect.app} was sent its thaw while the requesters of {holds} still hold")
             elif isinstance(effect, AnswerSource):
                 request = effect.answer.request
                 found = self._open.pop((request.source, request.kind, request.id), None)
                 _must(found is not None, f"request {request.id} was answered twice, or never asked")
                 _must(now <= request.deadline, f"request {request.id} was answered after its limit")
+                if effect.answer.go_on and request.kind is RequestKind.FREEZE:
+                    self._holding[request.source] = request.id
+            elif isinstance(effect, EndCycle):
+                self._holding.clear()
 
     def on_time(self, since: Instant, now: Instant) -> None:
         """Every deadline between the two instants has rung on time.

@@ -10,11 +10,13 @@ across the borders of cycles.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from appvss.cycle.effects import Effect
-from appvss.cycle.ending import answer_owed
 from appvss.cycle.holding import expire_holds, next_return
 from appvss.cycle.inputs import AppLeft, AppLostHold, AppReady, AppRegistered, AppVetoed, DeadlinePassed, Input
 from appvss.cycle.invariants import check_step
+from appvss.cycle.releasing import answer_owed
 from appvss.cycle.state import AppState, CycleSettings, State, answer_by
 from appvss.cycle.table import TABLE
 from appvss.model.app import AppId, Registration
@@ -57,6 +59,11 @@ class Machine:
         """The running cycle's id; empty in rest."""
         return "" if self._state.phase.is_resting else self._state.running.id
 
+    @property
+    def hold_ends(self) -> Instant | None:
+        """When the hold ends at the latest; None: nothing is held."""
+        return self._state.running.stage_deadline if self._state.phase is Phase.HOLDING else None
+
     def app_state(self, app: AppId) -> tuple[AppState, Instant | None]:
         """What an app is doing in the running cycle, and since when; `registered` outside of one."""
         part = None if self._state.phase.is_resting else self._state.running.participants.get(app)
@@ -85,6 +92,14 @@ class Machine:
         """Put new settings in force, from the next decision on."""
         self._state.settings = settings
 
+    def await_return(self, apps: Iterable[Registration], until: Instant) -> None:
+        """A former broker had these apps. Until this instant a freeze misses those that have not registered again: they
+        may well run, and write.
+        """
+        state = self._state
+        state.awaited = {one.app: one for one in apps if one.app not in state.roster}
+        state.awaited_until = until
+
     def next_deadline(self) -> Instant | None:
         """The earliest instant at which something is due; None only in rest."""
         return self._due
@@ -99,8 +114,8 @@ class Machine:
             due = cycle.hold_expiry
         if cycle.away and (returns := next_return(state)) is not None and (due is None or returns < due):
             due = returns
-        owed = cycle.owed if state.pending is None else [*cycle.owed, state.pending.request]
-        for request in owed:
+        joined = (joined.request for joined in cycle.joined.values() if joined.request is not None)
+        for request in (*cycle.owed, *joined, *(asked.request for asked in state.waiting)):
             if due is None or answer_by(request) < due:
                 due = answer_by(request)
         return due
@@ -120,7 +135,7 @@ class Machine:
             self._run(AppLeft(input.registration.app, "it registered again"))
         if not isinstance(input, DeadlinePassed):
             self._run(input)
-        self._begin_pending()
+        self._begin_waiting()
         self._due = self._next_deadline()
         effects, state.outbox = state.outbox, []
         return effects
@@ -136,14 +151,12 @@ class Machine:
                 expire_holds(state)
                 answer_owed(state)
                 self._check(None)
-            if state.phase.is_resting:
-                self._begin_pending()
+            self._begin_waiting()
 
-    def _begin_pending(self) -> None:
+    def _begin_waiting(self) -> None:
         state = self._state
-        if state.pending is not None and state.phase.is_resting:
-            pending, state.pending = state.pending, None
-            self._run(pending)
+        while state.waiting and state.phase.is_resting:
+            self._run(state.waiting.pop(0))
 
     def _run(self, input: Input) -> None:
         state = self._state

@@ -24,7 +24,7 @@ _SAID: dict[Outcome, str] = {
     Outcome.TIMED_OUT: "did not answer in time",
     Outcome.DISCONNECTED: "went away before it had answered",
     Outcome.HOLD_LOST: "lost its hold",
-    Outcome.ABSENT: "is required and did not take part",
+    Outcome.ABSENT: "should have taken part and was not there",
     Outcome.SKIPPED: "was not asked",
 }
 
@@ -37,6 +37,7 @@ def judge(
     ended_by: str,
     filesystems_frozen: bool,
     filesystems_doubt: str,
+    journal_notes: Sequence[str],
     hold: timedelta | None,
 ) -> Verdict:
     """The verdict of a cycle.
@@ -48,6 +49,7 @@ def judge(
         ended_by: why the cycle ended other than by its requester's thaw; empty when it did end so.
         filesystems_frozen: whether this broker froze file systems.
         filesystems_doubt: why they may not have stayed frozen until the thaw; empty when nothing says so.
+        journal_notes: what the journal could not do; it is named and lowers nothing.
         hold: from the last ack to the thaw.
     """
     named = [outcome for outcome in outcomes if outcome.is_failure and outcome.requirement is not Requirement.IGNORED]
@@ -67,6 +69,7 @@ def judge(
     if nobody and told_go_on and not doubts:
         reasons.append("no app was held: nothing in this machine vouches for the snapshot")
     reasons += _sentences(lesser)
+    reasons += journal_notes
     return Verdict(cycle, level, tuple(outcomes), tuple(dict.fromkeys(reasons)), hold)
 
 

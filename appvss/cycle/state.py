@@ -1,7 +1,7 @@
 """What a cycle knows at any moment, and the few things that every step does to it.
 
-Only the steps (`asking`, `holding`, `ending`) change this state, and only inside `Machine.handle`. What they want done,
-they append to `outbox`.
+Only the steps that `table` names change this state, and only inside `Machine.handle`. What they want done, they append
+to `outbox`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class CycleSettings:
     """How long the apps of one wave may take to confirm their thaw before the next wave is thawed all the same."""
     return_grace: timedelta = timedelta(seconds=5)
     """How long an app whose stream broke in its hold may stay away before the hold counts as lost."""
+    adoptable: frozenset[str] = frozenset()
+    """The sources whose requester can still ask for the thaw when the broker was restarted in its hold."""
+    is_journal_required: bool = False
+    """Whether a cycle fails whose journal or certificate cannot be written. False: its verdict names it."""
 
 
 class AppState(StrEnum):
@@ -75,6 +79,8 @@ class Participant:
     outcome: Outcome | None = None
     reason: str = ""
     retryable: bool = False
+    doubt: str = ""
+    """What the broker has seen that contradicts its hold; empty: nothing."""
 
     @property
     def is_required(self) -> bool:
@@ -105,6 +111,19 @@ class Participant:
 
 
 @dataclass(slots=True)
+class Joined:
+    """A requester that shares the hold of another one's cycle."""
+
+    requester: str
+    freeze: str
+    """The id of its freeze."""
+    request: Request | None
+    """Its freeze, as long as that waits for its answer; None: it was told "go on"."""
+    until: Instant | None = None
+    """When its own hold limit passes, once it was told "go on"."""
+
+
+@dataclass(slots=True)
 class Cycle:
     """The running cycle, or the last one."""
 
@@ -116,6 +135,19 @@ class Cycle:
     """Whether the open request is a check, so that the cycle rests in `prepared`."""
     request: Request | None
     """The check or freeze that is being carried out and still waits for its answer."""
+    freeze: str = ""
+    """The id of its requester's check or freeze."""
+    is_prepared: bool = False
+    """Whether a check has been answered in it."""
+    joined: dict[str, Joined] = field(default_factory=dict)
+    """By source, those of other sources that share this cycle and have not asked for the thaw."""
+    has_finished: bool = False
+    """Whether its own requester wants nothing any more of a hold that lasts for those that have joined it."""
+    sources: set[str] = field(default_factory=set)
+    """Those of other sources that have shared this cycle, whether or not they still do."""
+    rehearses: bool = False
+    is_adopted: bool = False
+    """Whether a former broker began it. What that had told the requester is not known."""
     owed: list[Request] = field(default_factory=list)
     """Requests that are answered when the cycle has ended, or when their time is over: thaws, and what was refused."""
     participants: dict[AppId, Participant] = field(default_factory=dict)
@@ -132,6 +164,16 @@ class Cycle:
     hold_expiry: Instant | None = None
     """The earliest hold limit among the held apps; never later than the truth."""
     hold_limit: timedelta = timedelta(0)
+    answer_by: Instant | None = None
+    """The deadline of its requester's freeze."""
+    is_journaled: bool = False
+    """Whether the journal has answered, well or not, for the stage that the cycle is in."""
+    is_held_on_disk: bool = False
+    """Whether the journal may say that everything is held."""
+    journal_notes: list[str] = field(default_factory=list)
+    """What the journal could not do; named in the verdict, which stands without it."""
+    is_inspecting: bool = False
+    """Whether the paths of the apps are being looked at before these are thawed."""
     filesystems_touched: bool = False
     """Whether a file-system freeze was asked for and its thaw is not confirmed."""
     filesystems_done: bool = False
@@ -173,6 +215,13 @@ class Closed:
     verdict: Verdict | None
 
 
+UNSEEN = Closed("", False, "this broker has not seen the freeze that this thaw ends", None)
+"""A thaw without a freeze. It may end one that an earlier broker acknowledged: nobody here can vouch for that hold."""
+UNHELD = Closed("", True, "", None)
+"""A thaw after a freeze that was told no: its requester may send it all the same, and that is no failure. Nothing was
+promised."""
+
+
 class State:
     """The whole state of the machine."""
 
@@ -182,9 +231,13 @@ class State:
         self.phase = Phase.IDLE
         self.phase_since = now
         self.roster: dict[AppId, Registration] = {}
+        self.awaited: dict[AppId, Registration] = {}
+        """Apps of a former broker that have not come back to this one."""
+        self.awaited_until = now
+        """How long a freeze misses them."""
         self.cycle: Cycle | None = None
-        self.pending: CheckRequested | FreezeRequested | None = None
-        """A request that begins a cycle as soon as the running one has ended."""
+        self.waiting: list[CheckRequested | FreezeRequested] = []
+        """Requests that begin a cycle, one after the other, when the running one has ended."""
         self.closed: dict[str, Closed] = {}
         """Per source, its last freeze."""
         self.last_verdict: Verdict | None = None
@@ -225,6 +278,7 @@ class State:
         verdict: Verdict | None = None,
         *,
         cycle: str | None = None,
+        hold_limit: timedelta | None = None,
     ) -> None:
         """Give a request its one answer, in the name of the running cycle unless told otherwise; none after its
         deadline.
@@ -234,7 +288,7 @@ class State:
         if self.now > request.deadline:
             self.say(EventKind.SOURCE_ANSWERED, detail=f"no answer to {request.kind}: its time is over")
             return
-        self.outbox.append(AnswerSource(Answer(request, go_on, reason, cycle, verdict)))
+        self.outbox.append(AnswerSource(Answer(request, go_on, reason, cycle, verdict, hold_limit)))
         word = "go on" if go_on else "no"
         self.say(EventKind.SOURCE_ANSWERED, detail=f"{request.kind}: {word}" + (f", {reason}" if reason else ""))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -25,6 +26,7 @@ BEGIN_LIMIT: Final = timedelta(seconds=5)
 REQUESTER_LIMIT: Final = 200
 """Characters of a local requester's own name that are kept."""
 _ZERO: Final = timedelta(0)
+_SILENT_DISK: Final = "the disk of the history does not answer"
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -38,11 +40,33 @@ class AdminView(Protocol):
     def apps(self) -> admin_pb2.ListAppsResponse:
         """All apps, with those that are expected and not there."""
 
-    def cycles(self, limit: int) -> admin_pb2.ListCyclesResponse:
-        """The last cycles, newest first; 0: all that are kept."""
+    def now(self) -> timedelta:
+        """The wall clock: time since 1970-01-01 UTC."""
 
-    def cycle(self, cycle: str) -> admin_pb2.GetCycleResponse | None:
-        """One cycle with its events; None when it is not known."""
+    async def cycles(self, limit: int, since: timedelta | None) -> admin_pb2.ListCyclesResponse:
+        """The last cycles, newest first.
+
+        Args:
+            limit: how many at most; 0: as many as fit.
+            since: only those that were asked for then or later, by the wall clock; None: all.
+
+        Raises:
+            TimeoutError: the disk does not answer.
+        """
+
+    async def cycle(self, cycle: str) -> admin_pb2.GetCycleResponse | None:
+        """One cycle with its events; None when it is not known.
+
+        Raises:
+            TimeoutError: the disk does not answer.
+        """
+
+    async def rehearsal(self, cycle: str) -> requester_pb2.RehearseResponse:
+        """How a rehearsal went that has just ended.
+
+        Raises:
+            TimeoutError: the disk does not answer.
+        """
 
     async def force_thaw(self, reason: str) -> str:
         """End the running cycle and wait until nothing is held; its id, or empty when none was running."""
@@ -112,12 +136,23 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def ListCycles(  # noqa: N802, D102 - named and described in admin.proto
         self, request: admin_pb2.ListCyclesRequest, context: Context
     ) -> admin_pb2.ListCyclesResponse:
-        return self._view.cycles(request.limit)
+        since = contract.wall_of(request.since) if request.HasField("since") else None
+        if since is not None and since > self._view.now():
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "`since` is in the future")
+        try:
+            return await self._view.cycles(request.limit, since)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, _SILENT_DISK)
+            raise
 
     async def GetCycle(  # noqa: N802, D102 - named and described in admin.proto
         self, request: admin_pb2.GetCycleRequest, context: Context
     ) -> admin_pb2.GetCycleResponse:
-        found = self._view.cycle(request.cycle)
+        try:
+            found = await self._view.cycle(request.cycle)
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, _SILENT_DISK)
+            raise
         if found is None:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f"no cycle {printable(request.cycle, 64)!r} is known to this broker"
@@ -157,17 +192,52 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
 
 class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
-    """The servicer of `RequesterService`: the call is the hold's life."""
+    """The servicer of `RequesterService`: the call is the hold's life.
 
-    def __init__(self, requests: LocalRequests) -> None:
+    Args:
+        requests: the local source.
+        rehearsals: the source of rehearsals.
+        rehearsed: tells how the rehearsal of that cycle went, as `AdminView.rehearsal` does.
+    """
+
+    def __init__(
+        self,
+        requests: LocalRequests,
+        rehearsals: LocalRequests,
+        rehearsed: Callable[[str], Awaitable[requester_pb2.RehearseResponse]],
+    ) -> None:
         self._requests = requests
+        self._rehearsals = rehearsals
+        self._rehearsed = rehearsed
+
+    async def Rehearse(  # noqa: N802, D102 - named and described in requester.proto
+        self, request: requester_pb2.RehearseRequest, context: Context
+    ) -> requester_pb2.RehearseResponse:
+        begin = requester_pb2.Begin(requester=request.requester)
+        if request.HasField("freeze_budget"):
+            begin.freeze_budget.CopyFrom(request.freeze_budget)
+        hold = await self._ask(self._rehearsals, begin, context)
+        try:
+            if await hold.held():
+                hold.finish()
+            verdict = await hold.ended()
+            return await self._rehearsed(verdict.cycle)
+        except CycleError as error:
+            code = grpc.StatusCode.ABORTED if isinstance(error, CycleBusy) else grpc.StatusCode.UNAVAILABLE
+            await context.abort(code, error.sentence)
+            raise
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, _SILENT_DISK)
+            raise
+        finally:
+            hold.abandon("its call ended")
 
     async def Hold(  # type: ignore[override] # noqa: N802 - grpc.aio takes a coroutine that writes
         self, _requests: object, context: Context
     ) -> None:
         """See requester.proto. However this call ends, so does the hold."""
         begin = await self._begin(context)
-        hold = await self._ask(begin, context)
+        hold = await self._ask(self._requests, begin, context)
         listener = asyncio.create_task(self._listen(hold, context), name=f"requester {begin.requester[:20]!r}")
         try:
             if await hold.held():
@@ -208,14 +278,15 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
             raise AssertionError("a refused call has ended")
         return first.begin
 
-    async def _ask(self, begin: requester_pb2.Begin, context: Context) -> LocalHold:
+    @staticmethod
+    async def _ask(requests: LocalRequests, begin: requester_pb2.Begin, context: Context) -> LocalHold:
         try:
             budget = contract.length_of(begin.freeze_budget) if begin.HasField("freeze_budget") else None
             limit = contract.length_of(begin.hold_limit) if begin.HasField("hold_limit") else None
             for name, length in (("freeze_budget", budget), ("hold_limit", limit)):
                 if length is not None and length <= _ZERO:
                     raise MessageInvalid(f"{name} is {length.total_seconds()} s", "Send a length above zero, or none.")
-            return self._requests.begin(printable(begin.requester, REQUESTER_LIMIT) or "a local program", budget, limit)
+            return requests.begin(printable(begin.requester, REQUESTER_LIMIT) or "a local program", budget, limit)
         except MessageInvalid as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.sentence)
             raise

@@ -14,6 +14,9 @@ class AppEvents(Protocol):
     def registered(self, registration: Registration) -> None:
         """An app has registered, as in force. A `left` follows exactly once."""
 
+    def changed_policy(self, registration: Registration) -> None:
+        """The administrator's word over a registered app is another one now: as in force from now on, no claim."""
+
     def left(self, app: AppId, reason: str, died: bool) -> None:
         """Its stream has ended; `died`: so has its process."""
 

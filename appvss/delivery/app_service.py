@@ -12,10 +12,11 @@ from typing import Any, Final
 import grpc
 
 from appvss import contract
+from appvss.delivery.allowance import Allowance
 from appvss.delivery.app_events import AppEvents
 from appvss.delivery.attach_call import Context, parse, read, refuse
 from appvss.delivery.identity import Identity
-from appvss.delivery.registry import AppStream, Refused, Registry
+from appvss.delivery.registry import MESSAGES_AT_ONCE, AppStream, Refused, Registry
 from appvss.delivery.tokens import TOKEN_LIFETIME, TokenDesk
 from appvss.model.app import AppId, Registration
 from appvss.model.duration import format_duration
@@ -30,6 +31,13 @@ HELLO_LIMIT: Final = timedelta(seconds=5)
 """How long a stream may be silent before its hello (`proto/appvss/v1/app.proto`, Attach)."""
 REFUSALS_LIMIT: Final = 100
 """Refused messages after which a stream is cut: the app does not understand the protocol."""
+REFUSALS_TOLD: Final = 100
+"""Refused calls that are logged without a pause, and then one in each second: nobody fills a log by calling."""
+REFUSAL_TOLD_EVERY: Final = timedelta(seconds=1)
+
+
+def _admit_all(_app: AppId, _uid: int | None) -> str:
+    return ""
 
 
 class AppService:
@@ -43,6 +51,8 @@ class AppService:
         admits_unidentified: whether an app without a token may register.
         version: name and version of the broker, for the welcome.
         now: the monotonic clock.
+        refusal_by_policy: why the administrator does not let a user (None: unidentified) register an app, in one
+            sentence; empty: he does.
         hello_limit: how long a stream may be silent before its hello.
         token_lifetime: how long a token may wait for its call.
     """
@@ -56,6 +66,7 @@ class AppService:
         admits_unidentified: bool,
         version: str,
         now: Callable[[], Instant],
+        refusal_by_policy: Callable[[AppId, int | None], str] = _admit_all,
         hello_limit: timedelta = HELLO_LIMIT,
         token_lifetime: timedelta = TOKEN_LIFETIME,
     ) -> None:
@@ -66,7 +77,11 @@ class AppService:
         self._events = events
         self._version = version
         self._now = now
+        self._refusal_by_policy = refusal_by_policy
         self._hello_limit = hello_limit
+        self._told = Allowance(REFUSALS_TOLD, REFUSAL_TOLD_EVERY, now())
+        self._untold = 0
+        """Refused calls that were not logged since one was."""
         self._leaving: set[asyncio.Task[None]] = set()
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -120,17 +135,27 @@ class AppService:
         if self._leaving:
             await asyncio.wait(self._leaving)
 
+    async def _turn_away(self, context: Context, refusal: Refused, name: str = "AttachRefused") -> None:
+        """Refuse a call, which does not return, and log it unless that happens all the time."""
+        if self._told.take(self._now()):
+            unsaid = f" ({self._untold} like it were not logged)" if self._untold else ""
+            self._untold = 0
+            _log.info("an app was refused: %s%s", refusal.sentence, unsaid)
+        else:
+            self._untold += 1
+        await refuse(context, refusal, name)
+
     async def _hello(self, context: Context) -> app_pb2.Hello:
         try:
             async with asyncio.timeout(self._hello_limit.total_seconds()):
                 first = await read(context)
         except TimeoutError:
             sentence = f"no hello within {format_duration(self._hello_limit)}"
-            await refuse(context, Refused("DEADLINE_EXCEEDED", sentence, "Send the hello first."))
+            await self._turn_away(context, Refused("DEADLINE_EXCEEDED", sentence, "Send the hello first."))
         message = parse(first) if first is not None else None
         if message is None or message.WhichOneof("message") != "hello":
             hint = "The first message of a stream is its hello: see proto/appvss/v1/app.proto."
-            await refuse(context, Refused("INVALID_ARGUMENT", "the first message is not a hello", hint))
+            await self._turn_away(context, Refused("INVALID_ARGUMENT", "the first message is not a hello", hint))
             raise AssertionError("a refused call has ended")
         return message.hello
 
@@ -140,12 +165,14 @@ class AppService:
         if token is None:
             if not self.admits_unidentified:
                 hint = f"Fetch a token from {contract.PEER_SOCKET} and send it as `{contract.TOKEN_METADATA}`."
-                await refuse(context, Refused("PERMISSION_DENIED", "this broker admits no app without a token", hint))
+                await self._turn_away(
+                    context, Refused("PERMISSION_DENIED", "this broker admits no app without a token", hint)
+                )
             return None
         identity = self.desk.redeem(str(token))
         if identity is None:
             hint = f"Fetch a new token from {contract.PEER_SOCKET}; each is good for one call."
-            await refuse(context, Refused("UNAUTHENTICATED", "the token is unknown, used or too old", hint))
+            await self._turn_away(context, Refused("UNAUTHENTICATED", "the token is unknown, used or too old", hint))
         return identity
 
     async def _admit(self, hello: app_pb2.Hello, identity: Identity | None, context: Context) -> AppStream:
@@ -153,19 +180,19 @@ class AppService:
             theirs = ", ".join(map(str, sorted(hello.protocol_versions)[:8])) or "none"
             ours = ", ".join(map(str, contract.PROTOCOL_VERSIONS))
             sentence = f"the app speaks protocol versions {theirs}, this broker {ours}"
-            await refuse(context, Refused("FAILED_PRECONDITION", sentence, "Update the older of the two."))
+            await self._turn_away(context, Refused("FAILED_PRECONDITION", sentence, "Update the older of the two."))
         try:
             declared = contract.registration_of(hello)
             paths = contract.paths_of(hello)
             incarnation = contract.incarnation_of(hello)
         except AppvssError as error:
-            await refuse(context, Refused("INVALID_ARGUMENT", error.sentence, error.hint), error.name)
+            await self._turn_away(context, Refused("INVALID_ARGUMENT", error.sentence, error.hint), error.name)
             raise
-        registration = self.in_force(declared)
-        peer = identity.peer if identity is not None else None
-        refusal = self.registry.refusal(registration.app, incarnation, peer)
+        refusal = self._refusal(declared.app, incarnation, identity)
         if refusal is not None:
-            await refuse(context, refusal)
+            await self._turn_away(context, refusal)
+        # Only now: it also takes note of which process the app is.
+        registration = self.in_force(declared)
         reader = asyncio.current_task()
         if reader is None:
             raise AssertionError("a call runs in a task")
@@ -180,15 +207,31 @@ class AppService:
             library=printable(hello.library, 64),
             paths=paths,
         )
+        if registration.watch_paths and not paths:
+            stream.note_error("its paths are to be watched, and it declares none", self._now())
         older = self.registry.add(stream)
         if older is not None:
             self._events.left(registration.app, "it attached again", False)
             older.end("it attached again")
         return stream
 
+    def _refusal(self, app: AppId, incarnation: str, identity: Identity | None) -> Refused | None:
+        peer = identity.peer if identity is not None else None
+        sentence = self._refusal_by_policy(app, peer.uid if peer is not None else None)
+        if sentence:
+            hint = "Ask the administrator: the broker's configuration says who may register under which name."
+            return Refused("PERMISSION_DENIED", sentence, hint)
+        return self.registry.refusal(app, incarnation, peer, self._now())
+
     async def _listen(self, stream: AppStream, context: Context) -> None:
+        app = stream.registration.app
         while (data := await read(context)) is not None:
-            app, message = stream.registration.app, parse(data)
+            if not stream.allowance.take(self._now()):
+                self.refuse(
+                    app, "too_many_messages", f"more than {MESSAGES_AT_ONCE} messages came that nobody asked for"
+                )
+                continue
+            message = parse(data)
             try:
                 known = message is not None and self._tell(app, message)
             except MessageInvalid as error:
@@ -232,20 +275,27 @@ class AppService:
         stream = self.registry.get(app)
         if stream is None:
             return False
-        stream.send(message)
+        stream.may_answer()
+        self._send(stream, message)
         return True
+
+    def _send(self, stream: AppStream, message: bytes) -> None:
+        was_cut = stream.cut is not None
+        stream.send(message)
+        if stream.cut is not None and not was_cut:
+            stream.note_error(stream.cut.reason, self._now())
 
     def refuse(self, app: AppId, name: str, sentence: str) -> None:
         """Tell an app that a message of it was not accepted. One that does not learn from that is cut."""
         stream = self.registry.get(app)
         if stream is None:
             return
-        stream.last_error = f"{name}: {sentence}"
+        stream.note_error(f"{name}: {sentence}", self._now())
         stream.refusals += 1
         if stream.refusals > REFUSALS_LIMIT:
             stream.end("it sent too many messages that were refused")
         refusal = app_pb2.Refusal(name=name, sentence=sentence)
-        stream.send(app_pb2.AttachResponse(refusal=refusal).SerializeToString())
+        self._send(stream, app_pb2.AttachResponse(refusal=refusal).SerializeToString())
 
     def apply_policy(self) -> None:
         """Put the administrator's present word in force for the apps that are registered. Only while no cycle runs."""
@@ -253,13 +303,14 @@ class AppService:
             registration = replace(self.in_force(stream.declared), claim=None)
             if registration != replace(stream.registration, claim=None):
                 stream.registration = registration
-                self._events.registered(registration)
+                self._events.changed_policy(registration)
 
     def let_go(self, cycle: str, reason: str) -> None:
         """Tell every app to let go of whatever it holds. For when nobody knows any more who holds what."""
         message = app_pb2.AttachResponse(abort=app_pb2.Abort(cycle=cycle, reason=reason)).SerializeToString()
         for stream in self.registry:
-            stream.send(message)
+            stream.may_answer()
+            self._send(stream, message)
 
     async def say_goodbye(self, reason: str, within: timedelta) -> None:
         """Tell every app that the broker is about to stop, wait until that is written or the time is over, and end

@@ -43,6 +43,5 @@ def parse(data: bytes) -> app_pb2.AttachRequest | None:
 
 async def refuse(context: Context, refusal: Refused, name: str = "AttachRefused") -> None:
     """End a call with a code, a sentence, and name and hint in the trailing metadata. Does not return."""
-    _log.info("an app was refused: %s", refusal.sentence)
     metadata = ((ERROR_METADATA, name), (HINT_METADATA, refusal.hint))
     await context.abort(grpc.StatusCode[refusal.code], refusal.sentence, metadata)

@@ -174,10 +174,9 @@ class Identity:
         except OSError:
             data = b""
         asyncio.get_running_loop().remove_reader(self._connection.fileno())
-        if not data:
-            self._ended(self)
-            if self._process is None and self._has_no_process():
-                self._tell_death()
+        self._ended(self)
+        if not data and self._process is None and self._has_no_process():
+            self._tell_death()
 
     def _process_ended(self) -> None:
         if self._process is not None:

@@ -1,14 +1,19 @@
-"""The registry of apps: one stream each, who they are, what they declared, and how they are sent something."""
+"""The registry of apps: one stream each, who they are, what they declared, and how they are sent something.
+
+What is kept of an app beyond its stream is bounded: how often it has registered, and its last error.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
+from appvss.delivery.allowance import Allowance
 from appvss.delivery.identity import Identity
 from appvss.model.app import AppId, Peer, Registration
 from appvss.model.instant import Instant
@@ -17,6 +22,21 @@ _log = logging.getLogger("appvss.delivery")
 
 OUTBOX_LIMIT: Final = 64
 """Messages that may wait for one app. More means that it does not read: its stream is cut, and it may come back."""
+MESSAGES_AT_ONCE: Final = 200
+"""Messages that an app may send unasked without a pause."""
+MESSAGE_EVERY: Final = timedelta(milliseconds=20)
+"""The time after which it may send one more. What the broker asks for comes on top (`AppStream.may_answer`)."""
+ANSWERS: Final = 2
+"""Messages that a question allows: its answer, and the news that the hold has ended by itself."""
+REGISTRATIONS_AT_ONCE: Final = 60
+"""Registrations of one app of one user without a pause, and then one in each second. An app that uses the SDK pauses up
+to 3 s after a refusal, and registers once after a restart of the broker or of its own."""
+REGISTRATION_EVERY: Final = timedelta(seconds=1)
+REGISTRATIONS_PER_SLOT: Final = 4
+"""Registrations of all apps of one user within a minute, for each app that the user may register: after a restart of
+the broker all come back at once, and a restart of all of them may follow."""
+KNOWN_LIMIT: Final = 10_000
+"""Apps of which more is kept than their stream, those that registered last."""
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -34,11 +54,13 @@ class AppStream:
         "_write",
         "_writer",
         "_writer_name",
+        "allowance",
         "cut",
         "declared",
         "identity",
         "incarnation",
         "last_error",
+        "last_error_at",
         "library",
         "paths",
         "refusals",
@@ -71,6 +93,10 @@ class AppStream:
         self.cut: Cut | None = None
         """Why this side has ended the stream; None: it has not."""
         self.last_error = ""
+        """The last thing that went wrong with it, also on an earlier stream; empty: nothing."""
+        self.last_error_at: Instant | None = None
+        self.allowance = Allowance(MESSAGES_AT_ONCE, MESSAGE_EVERY, since)
+        """How many messages it may still send."""
         self.refusals = 0
         """How many of its messages were refused."""
         self._reader: asyncio.Task[object] | None = reader
@@ -83,6 +109,14 @@ class AppStream:
     def peer(self) -> Peer | None:
         """Who it is, by the kernel's word; None: unidentified."""
         return self.identity.peer if self.identity is not None else None
+
+    def note_error(self, sentence: str, at: Instant) -> None:
+        """Something is wrong with this app."""
+        self.last_error, self.last_error_at = sentence, at
+
+    def may_answer(self) -> None:
+        """It is asked something, and may say more than unasked: no cycle comes so fast that its answers are refused."""
+        self.allowance.grant(ANSWERS)
 
     def send(self, message: bytes) -> None:
         """Queue an encoded `AttachResponse`. Nothing more is sent on a stream that was cut."""
@@ -155,6 +189,15 @@ class Refused:
     hint: str
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is kept of an app beyond its stream."""
+
+    registrations: int = 0
+    last_error: str = ""
+    last_error_at: Instant | None = None
+
+
 class Registry:
     """The apps that are registered now.
 
@@ -167,7 +210,11 @@ class Registry:
         self.limit = limit
         self.limit_per_uid = limit_per_uid
         self._streams: dict[AppId, AppStream] = {}
+        self._identities: dict[Identity, AppStream] = {}
         self._uids: Counter[int | None] = Counter()
+        self._known: OrderedDict[AppId, _Known] = OrderedDict()
+        self._allowances: OrderedDict[tuple[AppId | None, int | None], Allowance] = OrderedDict()
+        """How often an app of a user may register, and, without an app, how often all apps of that user may."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -181,13 +228,20 @@ class Registry:
 
     def of_identity(self, identity: Identity) -> AppStream | None:
         """The stream that came with this identity."""
-        return next((stream for stream in self._streams.values() if stream.identity is identity), None)
+        return self._identities.get(identity)
 
-    def refusal(self, app: AppId, incarnation: str, peer: Peer | None) -> Refused | None:
+    def registrations(self, app: AppId) -> int:
+        """How often an app has registered; 0 also when it is not known any more."""
+        known = self._known.get(app)
+        return known.registrations if known is not None else 0
+
+    def refusal(self, app: AppId, incarnation: str, peer: Peer | None, now: Instant) -> Refused | None:
         """Why this app may not register now; None when it may, in the place of its own older stream if there is one."""
         older = self._streams.get(app)
-        if older is not None:
-            return self._conflict(older, incarnation, peer)
+        refusal = self._full(peer) if older is None else self._conflict(older, incarnation, peer)
+        return refusal or self._too_often(app, peer, now)
+
+    def _full(self, peer: Peer | None) -> Refused | None:
         if len(self._streams) >= self.limit:
             return Refused(
                 "RESOURCE_EXHAUSTED",
@@ -203,6 +257,30 @@ class Registry:
                 "Raise `apps.limit_per_uid` in the broker's configuration.",
             )
         return None
+
+    def _too_often(self, app: AppId, peer: Peer | None, now: Instant) -> Refused | None:
+        uid = peer.uid if peer is not None else None
+        if not self._allowance(app, uid, now).has_any(now):
+            what = f"{app} registers again and again, {self.registrations(app)} times so far"
+        elif not self._allowance(None, uid, now).has_any(now):
+            what = ("unidentified apps" if uid is None else f"apps of user {uid}") + " register again and again"
+        else:
+            return None
+        hint = "Wait before each further try, twice as long each time, up to some seconds; see why the streams end."
+        return Refused("RESOURCE_EXHAUSTED", what, hint)
+
+    def _allowance(self, app: AppId | None, uid: int | None, now: Instant) -> Allowance:
+        most, every = REGISTRATIONS_AT_ONCE, REGISTRATION_EVERY
+        if app is None:
+            most = REGISTRATIONS_PER_SLOT * self.limit_per_uid
+            every = timedelta(minutes=1) / most
+        allowance = self._allowances.get((app, uid))
+        if allowance is None or allowance.most != most:
+            allowance = self._allowances[app, uid] = Allowance(most, every, now)
+        self._allowances.move_to_end((app, uid))
+        if len(self._allowances) > KNOWN_LIMIT:
+            self._allowances.popitem(last=False)
+        return allowance
 
     @staticmethod
     def _conflict(older: AppStream, incarnation: str, peer: Peer | None) -> Refused | None:
@@ -224,8 +302,25 @@ class Registry:
         if older is not None:
             self.remove(older)
         self._streams[app] = stream
-        self._uids[stream.peer.uid if stream.peer else None] += 1
+        if stream.identity is not None:
+            self._identities[stream.identity] = stream
+        uid = stream.peer.uid if stream.peer else None
+        self._uids[uid] += 1
+        self._note(stream, uid)
         return older
+
+    def _note(self, stream: AppStream, uid: int | None) -> None:
+        """It has registered once more, and may so less often for a while."""
+        app = stream.registration.app
+        for whose in (app, None):
+            self._allowance(whose, uid, stream.since).take(stream.since)
+        known = self._known.setdefault(app, _Known())
+        self._known.move_to_end(app)
+        if len(self._known) > KNOWN_LIMIT:
+            self._known.popitem(last=False)
+        known.registrations += 1
+        if known.last_error_at is not None:
+            stream.note_error(known.last_error, known.last_error_at)
 
     def remove(self, stream: AppStream) -> bool:
         """Unregister; False when this stream was not, or is no longer, the app's stream."""
@@ -233,6 +328,11 @@ class Registry:
         if self._streams.get(app) is not stream:
             return False
         del self._streams[app]
+        if stream.identity is not None:
+            del self._identities[stream.identity]
+        known = self._known.get(app)
+        if known is not None:
+            known.last_error, known.last_error_at = stream.last_error, stream.last_error_at
         uid = stream.peer.uid if stream.peer else None
         self._uids[uid] -= 1
         if not self._uids[uid]:

@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
@@ -27,6 +28,11 @@ TOKEN_LIFETIME: Final = timedelta(seconds=30)
 """How long a token may wait for its call (`proto/appvss/v1/app.proto`, "IDENTITY")."""
 WAITING_LIMIT: Final = 4096
 """Side connections whose token has not been used; more are closed at once."""
+WAITING_LIMIT_PER_UID: Final = WAITING_LIMIT * 3 // 4
+"""Those of one user: whatever it does, others get their tokens. More than the apps of one user that come back at once
+after a restart of the broker; who is too early tries again."""
+ACCEPTED_AT_ONCE: Final = 32
+"""Connections that are accepted before others get their turn on the loop: about 2 ms."""
 ACCEPT_PAUSE: Final = timedelta(seconds=1)
 """How long no connection is accepted after one could not be for want of descriptors or memory."""
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -44,6 +50,8 @@ class TokenDesk:
         self._died = died
         self._lifetime = lifetime
         self._waiting: dict[str, tuple[Identity, asyncio.TimerHandle]] = {}
+        self._tokens: dict[Identity, str] = {}
+        self._uids: Counter[int] = Counter()
         self._listener: socket.socket | None = None
         self._pause: asyncio.TimerHandle | None = None
 
@@ -79,16 +87,22 @@ class TokenDesk:
 
     def redeem(self, token: str) -> Identity | None:
         """The process that was given this token; None when nobody was, or it has been used, or is too old."""
-        identity, timer = self._waiting.pop(token, (None, None))
-        if timer is not None:
-            timer.cancel()
+        waiting = self._waiting.pop(token, None)
+        if waiting is None:
+            return None
+        identity, timer = waiting
+        timer.cancel()
+        del self._tokens[identity]
+        self._uids[identity.peer.uid] -= 1
+        if not self._uids[identity.peer.uid]:
+            del self._uids[identity.peer.uid]
         return identity
 
     def _accept(self) -> None:
         if self._listener is None:
             return
-        # As many as wait: after a broker's restart all apps come at once.
-        for _ in range(1024):
+        # Many: after a broker's restart all apps come at once. Those that are left wake the loop again.
+        for _ in range(ACCEPTED_AT_ONCE):
             try:
                 connection, _address = self._listener.accept()
             except BlockingIOError:
@@ -117,6 +131,10 @@ class TokenDesk:
         except OSError as error:
             _log.info("an app has no token, since the kernel does not tell who it is: %s", error)
             return
+        uid = identity.peer.uid
+        if self._uids[uid] >= WAITING_LIMIT_PER_UID:
+            identity.close()
+            return
         try:
             identity.send(f"{token}\n".encode())
         except OSError as error:
@@ -125,6 +143,8 @@ class TokenDesk:
             return
         timer = asyncio.get_running_loop().call_later(self._lifetime.total_seconds(), self._expire, token)
         self._waiting[token] = (identity, timer)
+        self._tokens[identity] = token
+        self._uids[uid] += 1
 
     def _expire(self, token: str) -> None:
         identity = self.redeem(token)
@@ -133,7 +153,6 @@ class TokenDesk:
 
     def _ended(self, identity: Identity) -> None:
         """A side connection was closed: its token, if it was not used, is worth nothing any more."""
-        for token, (waiting, _timer) in list(self._waiting.items()):
-            if waiting is identity:
-                self._expire(token)
-                return
+        token = self._tokens.get(identity)
+        if token is not None:
+            self._expire(token)

@@ -91,3 +91,10 @@ class Registration:
     """The time that it may stay quiet, counted from its own ack."""
     claim: HoldClaim | None = None
     """A hold that it says has never been broken since before its stream did."""
+    incarnation: str = ""
+    """The process's own random word, kept over its reconnects (`proto/appvss/v1/app.proto`, Hello): who comes back with
+    the same is the same process, also for a broker that is new. Empty: not known."""
+    watch_paths: bool = False
+    """Whether the broker looks for changes of the paths that it declared while it is held."""
+    set_aside: str = ""
+    """Why it is not asked to freeze, by the administrator's policy; empty: it takes part."""

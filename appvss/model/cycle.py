@@ -22,3 +22,5 @@ class CycleRecord:
     phase: Phase
     """`completed` or `aborted`."""
     verdict: Verdict
+    rehearses: bool = False
+    """Whether it was a rehearsal: no file system was frozen, and there was no snapshot."""

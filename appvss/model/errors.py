@@ -7,8 +7,12 @@
         DeviceAbsent  DeviceBusy  DeviceForbidden  DeviceWrong
       BrokerError                     the broker's side
         BrokerUnreachable  BrokerRefused  LockHeld  SocketPathTooLong  RuntimeDirectoryUnusable
+        StateDirectoryUnusable  HistoryTooNew  HistoryUnreadable  AppUnknown
       CycleError                      what a cycle can say no to
         CycleBusy  CycleUnknown  RequestRefused
+      CertificateError                what a certificate does not prove
+        CertificateInvalid  CertificateEdited  CertificateUnmatched
+      MachineUnfit                    `appvss doctor` has found something that would fail a freeze
       AppError                        raised inside an app, by the SDK or by its author
         Veto  HoldLost  FreezeEnded
       SimulatorUnavailable            this machine cannot carry a simulator
@@ -40,6 +44,8 @@ class ExitCode(IntEnum):
     NOT_CONSISTENT = 10
     COMMAND_FAILED = 11
     UNAVAILABLE = 12
+    UNFIT = 13
+    UNPROVEN = 14
 
 
 class AppvssError(Exception):
@@ -181,6 +187,30 @@ class RuntimeDirectoryUnusable(BrokerError):
     exit_code = ExitCode.FORBIDDEN
 
 
+class StateDirectoryUnusable(BrokerError):
+    """The directory of the journal, the history and the certificate belongs to somebody else, or is none."""
+
+    exit_code = ExitCode.FORBIDDEN
+
+
+class HistoryTooNew(BrokerError):
+    """The history was written by a newer AppVSS. It is left as it is."""
+
+    exit_code = ExitCode.CONFIGURATION
+
+
+class AppUnknown(BrokerError):
+    """No app of that name is registered, expected or remembered."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class HistoryUnreadable(BrokerError):
+    """A history that an administrator named is not there, is none, or is in use by a broker."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
 class CycleError(AppvssError):
     """A cycle cannot do what was asked."""
 
@@ -199,6 +229,32 @@ class CycleUnknown(CycleError):
     """No cycle of that id is known."""
 
     exit_code = ExitCode.NOT_FOUND
+
+
+class CertificateError(AppvssError):
+    """A certificate does not prove what it should."""
+
+    exit_code = ExitCode.UNPROVEN
+
+
+class CertificateInvalid(CertificateError):
+    """A file that is not there, cannot be read, or is no certificate that this version knows."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class CertificateEdited(CertificateError):
+    """A certificate whose content does not match its digest: it was changed after it was written."""
+
+
+class CertificateUnmatched(CertificateError):
+    """The history knows the cycle of a certificate, but with another certificate: the two are not of one snapshot."""
+
+
+class MachineUnfit(AppvssError):
+    """The pre-flight has found something that would fail a freeze, or leave it unproven."""
+
+    exit_code = ExitCode.UNFIT
 
 
 class AppError(AppvssError):

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a cycle is (ARCHITECTURE section 4, with two additions: `idle` and `prepared`).
+    """Where a cycle is (ARCHITECTURE section 4, with three additions: `idle`, `prepared` and
+    `certifying`).
 
     `prepared` exists because on Hyper-V check and freeze are two requests of one snapshot: what was prepared for the
     check serves the freeze that follows, under the same cycle id.
@@ -15,11 +16,13 @@ class Phase(StrEnum):
     IDLE = "idle"
     """No cycle since the broker started."""
     REQUESTED = "requested"
-    """The request has come; nothing has been asked of anybody. Never lasts beyond the step that enters it."""
+    """The request has come; the journal is being written; no app has been asked to freeze."""
     PREPARING = "preparing"
     PREPARED = "prepared"
     """A check has been answered; the freeze is awaited. Nothing is held."""
     FREEZING_APPS = "freezing_apps"
+    CERTIFYING = "certifying"
+    """Every app is held; the certificate is being written, so that the snapshot carries it."""
     FREEZING_FILESYSTEMS = "freezing_filesystems"
     HOLDING = "holding"
     THAWING_FILESYSTEMS = "thawing_filesystems"

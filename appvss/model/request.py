@@ -7,6 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from appvss.model.instant import Instant
+from appvss.model.policy import Overlap
 from appvss.model.verdict import Verdict
 
 
@@ -40,8 +41,12 @@ class Request:
     """How long the hold may last at most, from the answer on. Only a freeze has one."""
     supersedes: bool = False
     """Whether the source has one request at a time, so that a new check or freeze means that its former cycle is over
-    even when no thaw came (FreeBSD: facts/freebsd-vss.md section 0, trap 6). False: a second requester is refused
-    meanwhile."""
+    even when no thaw came (FreeBSD: facts/freebsd-vss.md section 0, trap 6). False: for a second requester of the same
+    source `overlap` counts, too."""
+    overlap: Overlap = Overlap.REFUSE
+    """What becomes of it while another requester's cycle is under way."""
+    rehearses: bool = False
+    """Whether it is a rehearsal: apps are frozen and thawed, file systems are not, and no certificate is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,5 @@ class Answer:
     """The cycle that the answer belongs to; empty when there was none."""
     verdict: Verdict | None = None
     """The end of the cycle, where the answer comes with it (a thaw, a refused freeze)."""
+    hold_limit: timedelta | None = None
+    """How long the hold may last from now on at most, with a freeze that is agreed to."""

@@ -75,6 +75,7 @@ class Verdict:
     outcomes: tuple[AppOutcome, ...]
     """In the order in which the apps were, or would have been, frozen."""
     reasons: tuple[str, ...]
-    """One sentence for each doubt, the gravest first. Empty only for `application` without any failure."""
+    """One sentence for each doubt, the gravest first. Empty only for `application` without any failure and with
+    its certificate written."""
     hold: timedelta | None = None
     """From the last ack to the thaw; None when nothing was held."""

@@ -1,4 +1,4 @@
-"""The administrator's client: what `appvss status`, `apps`, `watch`, `thaw` and `freeze` are made of.
+"""The administrator's client: what the commands of `appvss` that ask a broker are made of.
 
 It talks to the admin socket, which the kernel opens to the broker's own user alone (usually root).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -17,20 +17,19 @@ import grpc
 from appvss import contract
 from appvss.model.errors import AppvssError, UsageError
 from appvss.model.names import REASON_LIMIT, printable
-from appvss.sdk.admin_failures import let_go, refused, silent, unreachable, unreadable
-from appvss.sdk.admin_hold import Hold
-from appvss.sdk.admin_values import (
-    AppStatus,
+from appvss.sdk.admin_cycles import (
     BrokerEvent,
-    BrokerStatus,
     CycleDetail,
     CycleSummary,
-    app_of,
+    Rehearsal,
     detail_of,
     event_of,
-    status_of,
+    rehearsal_of,
     summary_of,
 )
+from appvss.sdk.admin_failures import let_go, refused, silent, unreachable, unreadable
+from appvss.sdk.admin_hold import ENDED_LIMIT, HELD_LIMIT, Hold
+from appvss.sdk.admin_values import AppStatus, BrokerStatus, app_of, status_of
 from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc
 
 if TYPE_CHECKING:
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT: Final = timedelta(seconds=10)
 """How long a question may take."""
+HISTORY_LIMIT: Final = timedelta(seconds=15)
+"""How long a question about past cycles may take: the broker waits 10 s for its disk (`admin.proto`)."""
 THAW_LIMIT: Final = timedelta(seconds=45)
 """How long a forced thaw may take: the broker waits 30 s for the apps (`admin.proto`)."""
 REQUESTER_LIMIT: Final = 200
@@ -110,32 +111,57 @@ class AdminClient:
             self._limit,
         )
 
-    def cycles(self, limit: int = 0) -> tuple[CycleSummary, ...]:
-        """The last cycles that ended since the broker's start, newest first.
+    def cycles(self, limit: int = 0, since: datetime | None = None) -> tuple[CycleSummary, ...]:
+        """The last cycles that ended, newest first, those of earlier brokers among them.
 
         Args:
-            limit: how many at most; 0: all that the broker keeps.
+            limit: how many at most; 0: as many as fit into one answer.
+            since: only those that were asked for at this time or later, by the wall clock. Aware of its zone. None:
+                all.
 
         Raises:
             BrokerUnreachable: no broker answers.
-            BrokerRefused: it answered with something else.
+            BrokerRefused: it answered with something else, such as that `since` is in the future.
         """
+        request = admin_pb2.ListCyclesRequest(limit=limit)
+        if since is not None:
+            request.since.FromDatetime(since)
         return self._ask(
             self._admin.ListCycles,
-            admin_pb2.ListCyclesRequest(limit=limit),
+            request,
             lambda answer: tuple(summary_of(cycle) for cycle in answer.cycles),
-            self._limit,
+            max(self._limit, HISTORY_LIMIT),
         )
 
     def cycle(self, cycle: str) -> CycleDetail:
-        """One cycle with its events.
+        """One cycle with its events and its certificate.
 
         Raises:
             CycleUnknown: the broker knows no cycle of that id.
             BrokerUnreachable: no broker answers.
             BrokerRefused: it answered with something else.
         """
-        return self._ask(self._admin.GetCycle, admin_pb2.GetCycleRequest(cycle=cycle), detail_of, self._limit)
+        request = admin_pb2.GetCycleRequest(cycle=cycle)
+        return self._ask(self._admin.GetCycle, request, detail_of, max(self._limit, HISTORY_LIMIT))
+
+    def rehearse(self, requester: str, freeze_budget: timedelta | None = None) -> Rehearsal:
+        """Carry out one whole cycle without a file-system freeze and without a snapshot, and wait for its end.
+
+        Args:
+            requester: who wants it, for people.
+            freeze_budget: the time for prepare and freeze together. None: as configured.
+
+        Raises:
+            CycleBusy: another cycle is under way.
+            RequestRefused: the broker's configuration does not allow it.
+            BrokerRefused: it answered with something else, such as that the budget is over the configured one.
+            BrokerUnreachable: no broker answers; whatever was frozen has been let go.
+        """
+        request = requester_pb2.RehearseRequest(requester=printable(requester, REQUESTER_LIMIT))
+        if freeze_budget is not None:
+            request.freeze_budget.FromTimedelta(freeze_budget)
+        limit = (HELD_LIMIT if freeze_budget is None else freeze_budget) + ENDED_LIMIT
+        return self._ask(self._requester.Rehearse, request, rehearsal_of, limit)
 
     def force_thaw(self, reason: str = "") -> str:
         """End the running cycle, so that everything goes on. The cycle's id; empty: none was running.

@@ -66,7 +66,7 @@ def refused(code: grpc.StatusCode | None, detail: str) -> AppvssError:
     if code is grpc.StatusCode.ABORTED:
         return CycleBusy(f"another cycle is running: {said}", "Try again when it is over; `appvss watch` shows it.")
     if code is grpc.StatusCode.NOT_FOUND:
-        return CycleUnknown(said, "The broker keeps the last cycles since its start; ask it for those.")
+        return CycleUnknown(said, "`appvss history` lists the cycles that are known.")
     if code is grpc.StatusCode.PERMISSION_DENIED:
         return RequestRefused(
             f"the broker refused: {said}",
@@ -81,7 +81,8 @@ def refused(code: grpc.StatusCode | None, detail: str) -> AppvssError:
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return BrokerRefused(
             f"the broker gave up waiting: {said}",
-            "`appvss apps` names the apps that are not done; each goes on by itself at its hold limit.",
+            "`appvss apps` names the apps that are not done, each of which goes on by itself at its hold limit; "
+            "`appvss status` says how the history does.",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return BrokerRefused(f"the broker does not know this call: {said}", _VERSIONS_HINT)

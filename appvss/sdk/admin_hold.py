@@ -14,8 +14,8 @@ import grpc
 from appvss import contract
 from appvss.model.errors import AppvssError, UsageError
 from appvss.model.verdict import Verdict
+from appvss.sdk.admin_cycles import Held
 from appvss.sdk.admin_failures import let_go, unreadable
-from appvss.sdk.admin_values import Held
 from appvss.v1 import requester_pb2
 
 HELD_LIMIT: Final = timedelta(minutes=65)

@@ -60,6 +60,7 @@ def serve(
     freeze_timeout: timedelta | None = None,
     hold_limit: timedelta = DEFAULT_HOLD_LIMIT,
     paths: Iterable[str | os.PathLike[str]] = (),
+    watch_paths: bool = False,
     instance: str = "",
     runtime_directory: str | os.PathLike[str] | None = None,
 ) -> Coroutine[Any, Any, None]:
@@ -85,6 +86,8 @@ def serve(
             takes what there is.
         hold_limit: the time that the app may stay quiet, kept by this library itself, broker or not.
         paths: folders and files that the hold protects, for the administrator.
+        watch_paths: have the broker look whether they change while the app is held, which counts as a broken hold. They
+            must be absolute and printable, and nobody but this app may change them.
         instance: tells two processes of one name apart.
         runtime_directory: where the broker's sockets are. None: `APPVSS_RUNTIME_DIRECTORY` from the environment, else
             the platform's place.
@@ -105,6 +108,7 @@ def serve(
         freeze_timeout=freeze_timeout,
         hold_limit=hold_limit,
         paths=paths,
+        watch_paths=watch_paths,
         instance=instance,
         runtime_directory=runtime_directory,
         prepares=prepare is not None,
@@ -215,7 +219,12 @@ class _AsyncShell:
             self._call = None
             self._driver.tell(StreamEnded())
         if not welcomed:
-            raise ended
+            try:
+                raise ended
+            finally:
+                # The traceback holds this frame, and a call that lives keeps its channel connecting to the broker, also
+                # when that has been closed: every attempt that failed would become a connection that nobody uses.
+                del ended, call
         self._driver.note(logging.INFO, f"the stream to the broker ended: {ended}")
 
     def _greeted(self) -> bool:

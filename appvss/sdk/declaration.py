@@ -57,6 +57,7 @@ def declare(
     freeze_timeout: timedelta | None,
     hold_limit: timedelta,
     paths: Iterable[str | os.PathLike[str]],
+    watch_paths: bool,
     instance: str,
     runtime_directory: str | os.PathLike[str] | None,
     prepares: bool,
@@ -68,6 +69,7 @@ def declare(
         SocketPathTooLong: the runtime directory's path is too long for a socket.
         UsageError: any other argument is not what it should be.
     """
+    kept = _paths(paths, watched=_flag("watch_paths", watch_paths))
     registration = Registration(
         app=AppId(_text("name", name), _text("instance", instance)),
         order=_order(order),
@@ -76,6 +78,7 @@ def declare(
         prepares=prepares,
         freeze_timeout=None if freeze_timeout is None else _length("freeze_timeout", freeze_timeout),
         hold_limit=_length("hold_limit", hold_limit),
+        watch_paths=watch_paths,
     )
     if len(registration.after) > contract.AFTER_LIMIT:
         raise UsageError(
@@ -85,7 +88,7 @@ def declare(
     directory = contract.runtime_directory(runtime_directory)
     declaration = Declaration(
         registration=registration,
-        paths=_paths(paths),
+        paths=kept,
         directory=directory,
         apps_socket=contract.socket_path(directory, contract.APPS_SOCKET),
         peer_socket=contract.socket_path(directory, contract.PEER_SOCKET),
@@ -154,7 +157,13 @@ def _length(what: str, length: timedelta) -> timedelta:
     return length
 
 
-def _paths(paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+def _flag(what: str, flag: bool) -> bool:
+    if not isinstance(flag, bool):
+        raise UsageError(f"{what} is {flag!r}", f"Pass `{what}` as True or False.")
+    return flag
+
+
+def _paths(paths: Iterable[str | os.PathLike[str]], *, watched: bool) -> tuple[str, ...]:
     kept = tuple(os.fsdecode(path) for path in _entries("paths", paths))
     if len(kept) > contract.PATHS_LIMIT:
         raise UsageError(
@@ -166,5 +175,7 @@ def _paths(paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
                 f"a path has {len(path)} characters, over {contract.PATH_LENGTH_LIMIT}: {path[:40]!r}...",
                 "Name a folder above it.",
             )
+    if watched:
+        contract.check_watchable(kept)
     # A file name may hold bytes that are no text; a protobuf string may not.
     return tuple(path.encode(errors="replace").decode() for path in kept)

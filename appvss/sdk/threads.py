@@ -69,6 +69,7 @@ def serve_in_thread(
     freeze_timeout: timedelta | None = None,
     hold_limit: timedelta = DEFAULT_HOLD_LIMIT,
     paths: Iterable[str | os.PathLike[str]] = (),
+    watch_paths: bool = False,
     instance: str = "",
     runtime_directory: str | os.PathLike[str] | None = None,
 ) -> ServingThread:
@@ -97,6 +98,7 @@ def serve_in_thread(
         freeze_timeout=freeze_timeout,
         hold_limit=hold_limit,
         paths=paths,
+        watch_paths=watch_paths,
         instance=instance,
         runtime_directory=runtime_directory,
         prepares=prepare is not None,

@@ -33,8 +33,14 @@ class Requests(Protocol):
     def ask(self, request: Request) -> None:
         """Bring a request. Exactly one `Source.answer` follows, at the latest at its deadline."""
 
-    def lost(self, source: str, reason: str) -> None:
-        """The requester is gone (device detached, process died): requests that are open will never be answered."""
+    def lost(self, source: str, reason: str, request: str = "") -> None:
+        """A requester is gone (device detached, process died): what it has asked needs no answer any more.
+
+        Args:
+            source: the source's name.
+            reason: why, for people.
+            request: the id of the freeze whose requester it is; empty: it is about everything that is open.
+        """
 
     def changed(self, state: SourceState) -> None:
         """The source's condition has changed."""
@@ -53,6 +59,9 @@ class Source(Protocol):
         Raises:
             SourceError: the mode is `required` and the device cannot be opened at start.
         """
+
+    def set_gate(self, *, is_open: bool) -> None:
+        """Closed: file systems may be frozen from now on, so that no process is started and no file is written."""
 
     def answer(self, answer: Answer) -> None:
         """Give the answer to the requester. Called on the event loop's thread; does not block.

@@ -1,7 +1,7 @@
 """Local requests: `appvss freeze -- COMMAND` and other programs on this machine.
 
 There is no device here: the requester speaks to the admin socket, and its call is its life. When the call ends in any
-way but a finish, the hold ends at once.
+way but a finish, the hold ends at once. Rehearsals come the same way, through a source of their own name.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from appvss.model.cycle import CycleRecord
 from appvss.model.duration import format_duration
 from appvss.model.errors import BrokerUnreachable, CycleBusy, CycleError, MessageInvalid, RequestRefused
 from appvss.model.instant import Instant
+from appvss.model.policy import Overlap
 from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.source import SourceCondition, SourceMode, SourceState
 from appvss.model.verdict import Verdict
 from appvss.sources.base import Clock, Requests
 
 NAME: Final = "local"
+REHEARSAL: Final = "rehearsal"
+"""The name of the source whose freezes are rehearsals."""
 THAW_LIMIT: Final = timedelta(seconds=60)
 """How long a finish may take to be answered; the apps' own limits are far below."""
 
@@ -35,6 +38,8 @@ class LocalSettings:
     """The time for prepare and freeze when the requester names none, and the most that it may name."""
     hold_limit: timedelta = timedelta(minutes=5)
     """The longest hold when the requester names none, and the most that it may name."""
+    overlap: Overlap = Overlap.REFUSE
+    """What becomes of a request while another requester's cycle is under way."""
 
 
 class Hold:
@@ -95,6 +100,7 @@ class Hold:
             self.end(CycleBusy(answer.reason, "Try again when it is over; `appvss watch` shows it."))
             return True
         if answer.go_on and not self._held.done():
+            self.hold_limit = answer.hold_limit if answer.hold_limit is not None else self.hold_limit
             self._held.set_result(True)
         return False
 
@@ -107,17 +113,24 @@ class Hold:
 
 
 class LocalSource:
-    """The source of local requests. Serves as soon as it runs; one hold at a time, the cycle sees to that."""
+    """The source of local requests. Serves as soon as it runs; one hold at a time, the cycle sees to that.
 
-    def __init__(self, settings: LocalSettings, clock: Clock) -> None:
+    Args:
+        settings: what the administrator decides.
+        clock: the machine's clocks.
+        name: `NAME`, or `REHEARSAL`: then every freeze is a rehearsal.
+    """
+
+    def __init__(self, settings: LocalSettings, clock: Clock, name: str = NAME) -> None:
         self.settings = settings
+        self.name = name
         self._clock = clock
         self._requests: Requests | None = None
         self._numbers = itertools.count(1)
         self._open: dict[str, Hold] = {}
         """By the id of the freeze, as long as it waits for its answer or its hold lasts."""
         condition = SourceCondition.OFF if settings.mode is SourceMode.OFF else SourceCondition.WAITING
-        self._state = SourceState(NAME, settings.mode, condition, clock.now())
+        self._state = SourceState(name, settings.mode, condition, clock.now())
 
     @property
     def state(self) -> SourceState:
@@ -137,7 +150,7 @@ class LocalSource:
             self._change(SourceCondition.OFF)
 
     def _change(self, condition: SourceCondition) -> None:
-        self._state = SourceState(NAME, self.settings.mode, condition, self._clock.now())
+        self._state = SourceState(self.name, self.settings.mode, condition, self._clock.now())
         if self._requests is not None:
             self._requests.changed(self._state)
 
@@ -172,7 +185,16 @@ class LocalSource:
         return most if wanted is None else wanted
 
     def _request(self, kind: RequestKind, requester: str, deadline: Instant, hold_limit: timedelta) -> Request:
-        return Request(str(next(self._numbers)), NAME, kind, requester, deadline, hold_limit=hold_limit)
+        return Request(
+            id=str(next(self._numbers)),
+            source=self.name,
+            kind=kind,
+            requester=requester,
+            deadline=deadline,
+            hold_limit=hold_limit,
+            overlap=self.settings.overlap,
+            rehearses=self.name == REHEARSAL,
+        )
 
     def ask_thaw(self, hold: Hold) -> None:
         """A requester has finished."""
@@ -188,9 +210,12 @@ class LocalSource:
         if not hold.is_held:
             self._forget(hold)
         if self._requests is not None:
-            self._requests.lost(NAME, reason)
+            self._requests.lost(self.name, reason, hold.request.id)
         if not hold.is_held:
             hold.end(CycleError(f"the requester is gone: {reason}", "Ask again."))
+
+    def set_gate(self, *, is_open: bool) -> None:
+        """Nothing to do: it starts no process and writes no file."""
 
     def answer(self, answer: Answer) -> None:
         """The cycle's answer. Without a verdict it is not the end: that comes with `ended`."""

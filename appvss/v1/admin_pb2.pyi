@@ -53,6 +53,12 @@ class GetStatusResponse(google.protobuf.message.Message):
     LAST_CYCLE_FIELD_NUMBER: builtins.int
     RUNTIME_DIRECTORY_FIELD_NUMBER: builtins.int
     CONFIGURATION_FIELD_NUMBER: builtins.int
+    HISTORY_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    RESTORED_FIELD_NUMBER: builtins.int
+    APPS_SET_ASIDE_FIELD_NUMBER: builtins.int
+    HELD_FOR_FIELD_NUMBER: builtins.int
+    HOLD_LEFT_FIELD_NUMBER: builtins.int
     broker: builtins.str
     """REQUIRED. Name and version, such as `appvss/0.1.0`."""
     pid: builtins.int
@@ -87,6 +93,36 @@ class GetStatusResponse(google.protobuf.message.Message):
     def last_cycle(self) -> Global___CycleSummary:
         """OPTIONAL. The last cycle that ended; absent: none since the start."""
 
+    @property
+    def history(self) -> Global___History:
+        """REQUIRED. Where journal, history and certificate are, and how they do."""
+
+    @property
+    def policy(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PolicyValue]:
+        """OPTIONAL. Every value of the policy in force; see PolicyValue."""
+
+    @property
+    def restored(self) -> Global___Restored:
+        """OPTIONAL. The cycle whose hold this machine's disk was copied in, found
+        at the broker's start; absent: this is no restored machine.
+        """
+
+    @property
+    def apps_set_aside(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """OPTIONAL. Names of apps that are set aside; ListApps says why."""
+
+    @property
+    def held_for(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. Time since the requester was told "go on"; absent: nothing is
+        held.
+        """
+
+    @property
+    def hold_left(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. When the hold ends at the latest, from now on; absent: nothing
+        is held.
+        """
+
     def __init__(
         self,
         *,
@@ -102,11 +138,125 @@ class GetStatusResponse(google.protobuf.message.Message):
         last_cycle: Global___CycleSummary | None = ...,
         runtime_directory: builtins.str = ...,
         configuration: builtins.str = ...,
+        history: Global___History | None = ...,
+        policy: collections.abc.Iterable[Global___PolicyValue] | None = ...,
+        restored: Global___Restored | None = ...,
+        apps_set_aside: collections.abc.Iterable[builtins.str] | None = ...,
+        held_for: google.protobuf.duration_pb2.Duration | None = ...,
+        hold_left: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["last_cycle", b"last_cycle", "phase_for", b"phase_for", "uptime", b"uptime"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["absent_apps", b"absent_apps", "apps", b"apps", "broker", b"broker", "configuration", b"configuration", "cycle", b"cycle", "last_cycle", b"last_cycle", "phase", b"phase", "phase_for", b"phase_for", "pid", b"pid", "runtime_directory", b"runtime_directory", "sources", b"sources", "uptime", b"uptime"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["held_for", b"held_for", "history", b"history", "hold_left", b"hold_left", "last_cycle", b"last_cycle", "phase_for", b"phase_for", "restored", b"restored", "uptime", b"uptime"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["absent_apps", b"absent_apps", "apps", b"apps", "apps_set_aside", b"apps_set_aside", "broker", b"broker", "configuration", b"configuration", "cycle", b"cycle", "held_for", b"held_for", "history", b"history", "hold_left", b"hold_left", "last_cycle", b"last_cycle", "phase", b"phase", "phase_for", b"phase_for", "pid", b"pid", "policy", b"policy", "restored", b"restored", "runtime_directory", b"runtime_directory", "sources", b"sources", "uptime", b"uptime"]) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class History(google.protobuf.message.Message):
+    """Journal, history and certificate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIRECTORY_FIELD_NUMBER: builtins.int
+    CONDITION_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    CYCLES_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    directory: builtins.str
+    """REQUIRED. The folder."""
+    condition: builtins.str
+    """REQUIRED. `keeping` (all is well), `failing` (the disk fails or does not
+    answer; what was not written waits in memory), `in_memory` (nothing can
+    be kept here).
+    """
+    detail: builtins.str
+    """OPTIONAL. One sentence: what is wrong and what to do; empty: nothing."""
+    cycles: builtins.int
+    """OPTIONAL. How many cycles are kept."""
+    waiting: builtins.int
+    """OPTIONAL. How many cycles wait to be written."""
+    def __init__(
+        self,
+        *,
+        directory: builtins.str = ...,
+        condition: builtins.str = ...,
+        detail: builtins.str = ...,
+        cycles: builtins.int = ...,
+        waiting: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["condition", b"condition", "cycles", b"cycles", "detail", b"detail", "directory", b"directory", "waiting", b"waiting"]) -> None: ...
+
+Global___History: typing_extensions.TypeAlias = History
+
+@typing.final
+class PolicyValue(google.protobuf.message.Message):
+    """One value of the policy in force."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    key: builtins.str
+    """REQUIRED. What it decides, such as `requirement`."""
+    value: builtins.str
+    """REQUIRED. The value, as the configuration would write it."""
+    origin: builtins.str
+    """REQUIRED. Who said so: `built-in`, `the app`, `command line`, or the
+    place in the configuration file, such as `apps.policy "orders-*"`.
+    """
+    def __init__(
+        self,
+        *,
+        key: builtins.str = ...,
+        value: builtins.str = ...,
+        origin: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "origin", b"origin", "value", b"value"]) -> None: ...
+
+Global___PolicyValue: typing_extensions.TypeAlias = PolicyValue
+
+@typing.final
+class Restored(google.protobuf.message.Message):
+    """A copy of a machine's disk that was made in a hold has been started."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    REQUESTER_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    STAGE_FIELD_NUMBER: builtins.int
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    cycle: builtins.str
+    """REQUIRED. The cycle of that hold."""
+    source: builtins.str
+    """REQUIRED. Which source had asked."""
+    requester: builtins.str
+    """REQUIRED. Who had asked, for people."""
+    stage: builtins.str
+    """REQUIRED. How far the cycle had come: `freezing`, `held`, `ending`."""
+    certificate: builtins.str
+    """OPTIONAL. The certificate that the disk carries (docs/reference/certificate.md);
+    empty: none.
+    """
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """REQUIRED. When it was found, by the wall clock."""
+
+    def __init__(
+        self,
+        *,
+        cycle: builtins.str = ...,
+        source: builtins.str = ...,
+        requester: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        stage: builtins.str = ...,
+        certificate: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "cycle", b"cycle", "requester", b"requester", "source", b"source", "stage", b"stage", "time", b"time"]) -> None: ...
+
+Global___Restored: typing_extensions.TypeAlias = Restored
 
 @typing.final
 class Source(google.protobuf.message.Message):
@@ -119,6 +269,10 @@ class Source(google.protobuf.message.Message):
     CONDITION_FIELD_NUMBER: builtins.int
     DETAIL_FIELD_NUMBER: builtins.int
     SINCE_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
+    RESERVE_FIELD_NUMBER: builtins.int
+    HOLD_LIMIT_FIELD_NUMBER: builtins.int
+    OVERLAP_FIELD_NUMBER: builtins.int
     name: builtins.str
     """REQUIRED. `freebsd`, `local`."""
     mode: builtins.str
@@ -127,9 +281,25 @@ class Source(google.protobuf.message.Message):
     """REQUIRED. `off`, `waiting`, `serving`, `lost`."""
     detail: builtins.str
     """OPTIONAL. One sentence: the device's path, or what is wrong."""
+    overlap: builtins.str
+    """OPTIONAL. `refuse`, `join`, `queue`: what becomes of its freeze while
+    another source's cycle is under way.
+    """
     @property
     def since(self) -> google.protobuf.duration_pb2.Duration:
         """REQUIRED. How long it has been so."""
+
+    @property
+    def budget(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. The time that it gives from request to answer."""
+
+    @property
+    def reserve(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. What of that the apps do not get."""
+
+    @property
+    def hold_limit(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. The longest hold."""
 
     def __init__(
         self,
@@ -139,9 +309,13 @@ class Source(google.protobuf.message.Message):
         condition: builtins.str = ...,
         detail: builtins.str = ...,
         since: google.protobuf.duration_pb2.Duration | None = ...,
+        budget: google.protobuf.duration_pb2.Duration | None = ...,
+        reserve: google.protobuf.duration_pb2.Duration | None = ...,
+        hold_limit: google.protobuf.duration_pb2.Duration | None = ...,
+        overlap: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["since", b"since"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["condition", b"condition", "detail", b"detail", "mode", b"mode", "name", b"name", "since", b"since"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["budget", b"budget", "hold_limit", b"hold_limit", "reserve", b"reserve", "since", b"since"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "condition", b"condition", "detail", b"detail", "hold_limit", b"hold_limit", "mode", b"mode", "name", b"name", "overlap", b"overlap", "reserve", b"reserve", "since", b"since"]) -> None: ...
 
 Global___Source: typing_extensions.TypeAlias = Source
 
@@ -197,6 +371,14 @@ class App(google.protobuf.message.Message):
     LIBRARY_FIELD_NUMBER: builtins.int
     LAST_OUTCOME_FIELD_NUMBER: builtins.int
     LAST_ERROR_FIELD_NUMBER: builtins.int
+    LAST_ERROR_AGO_FIELD_NUMBER: builtins.int
+    FAILURES_IN_ROW_FIELD_NUMBER: builtins.int
+    SET_ASIDE_FIELD_NUMBER: builtins.int
+    PAST_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
+    REFUSED_MESSAGES_FIELD_NUMBER: builtins.int
+    REGISTRATIONS_FIELD_NUMBER: builtins.int
+    WATCH_PATHS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """REQUIRED. Its name."""
     instance: builtins.str
@@ -215,6 +397,18 @@ class App(google.protobuf.message.Message):
     """OPTIONAL. The library that it uses."""
     last_error: builtins.str
     """OPTIONAL. The last thing that went wrong with it; empty: nothing."""
+    failures_in_row: builtins.int
+    """OPTIONAL. How many freezes it has failed in a row, the last one among
+    them; 0: it held in the last one, or has not been in any.
+    """
+    set_aside: builtins.str
+    """OPTIONAL. Why it is not asked to freeze, by policy; empty: it is asked."""
+    refused_messages: builtins.int
+    """OPTIONAL. How many messages of it were refused since it registered."""
+    registrations: builtins.int
+    """OPTIONAL. How often it has registered since the broker started."""
+    watch_paths: builtins.bool
+    """OPTIONAL. Whether its paths are watched while it is held."""
     @property
     def since(self) -> google.protobuf.duration_pb2.Duration:
         """REQUIRED. How long it has been in that state."""
@@ -245,6 +439,18 @@ class App(google.protobuf.message.Message):
     def last_outcome(self) -> appvss.v1.types_pb2.AppOutcome:
         """OPTIONAL. Its outcome in the last cycle that it was in; absent: none."""
 
+    @property
+    def last_error_ago(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. How long ago that was; absent: nothing went wrong."""
+
+    @property
+    def past(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AppPast]:
+        """OPTIONAL. Its part in the last cycles, newest first, 20 at most."""
+
+    @property
+    def policy(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PolicyValue]:
+        """OPTIONAL. Where its requirement, order and limits come from."""
+
     def __init__(
         self,
         *,
@@ -262,11 +468,58 @@ class App(google.protobuf.message.Message):
         library: builtins.str = ...,
         last_outcome: appvss.v1.types_pb2.AppOutcome | None = ...,
         last_error: builtins.str = ...,
+        last_error_ago: google.protobuf.duration_pb2.Duration | None = ...,
+        failures_in_row: builtins.int = ...,
+        set_aside: builtins.str = ...,
+        past: collections.abc.Iterable[Global___AppPast] | None = ...,
+        policy: collections.abc.Iterable[Global___PolicyValue] | None = ...,
+        refused_messages: builtins.int = ...,
+        registrations: builtins.int = ...,
+        watch_paths: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "last_outcome", b"last_outcome", "peer", b"peer", "since", b"since"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "instance", b"instance", "last_error", b"last_error", "last_outcome", b"last_outcome", "library", b"library", "name", b"name", "order", b"order", "paths", b"paths", "peer", b"peer", "requirement", b"requirement", "since", b"since", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "last_error_ago", b"last_error_ago", "last_outcome", b"last_outcome", "peer", b"peer", "since", b"since"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "failures_in_row", b"failures_in_row", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "instance", b"instance", "last_error", b"last_error", "last_error_ago", b"last_error_ago", "last_outcome", b"last_outcome", "library", b"library", "name", b"name", "order", b"order", "past", b"past", "paths", b"paths", "peer", b"peer", "policy", b"policy", "refused_messages", b"refused_messages", "registrations", b"registrations", "requirement", b"requirement", "set_aside", b"set_aside", "since", b"since", "state", b"state", "watch_paths", b"watch_paths"]) -> None: ...
 
 Global___App: typing_extensions.TypeAlias = App
+
+@typing.final
+class AppPast(google.protobuf.message.Message):
+    """One app's part in a cycle of the past."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: builtins.int
+    TIME_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    TIME_TO_FREEZE_FIELD_NUMBER: builtins.int
+    cycle: builtins.str
+    """REQUIRED. The cycle."""
+    outcome: appvss.v1.types_pb2.Outcome.ValueType
+    """REQUIRED. What it did."""
+    reason: builtins.str
+    """OPTIONAL. Why, when the outcome is not HELD."""
+    @property
+    def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """REQUIRED. When the cycle was asked for, by the wall clock."""
+
+    @property
+    def time_to_freeze(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. From the question to the ack; absent: there was no ack."""
+
+    def __init__(
+        self,
+        *,
+        cycle: builtins.str = ...,
+        time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        outcome: appvss.v1.types_pb2.Outcome.ValueType = ...,
+        reason: builtins.str = ...,
+        time_to_freeze: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time", b"time", "time_to_freeze", b"time_to_freeze"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cycle", b"cycle", "outcome", b"outcome", "reason", b"reason", "time", b"time", "time_to_freeze", b"time_to_freeze"]) -> None: ...
+
+Global___AppPast: typing_extensions.TypeAlias = AppPast
 
 @typing.final
 class WatchEventsRequest(google.protobuf.message.Message):
@@ -308,14 +561,23 @@ class ListCyclesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LIMIT_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
     limit: builtins.int
-    """OPTIONAL. How many at most; 0: all that the broker keeps."""
+    """OPTIONAL. How many at most; 0: as many as fit into one answer."""
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """OPTIONAL. Only cycles that were asked for at or after this time, by the
+        wall clock; absent: all.
+        """
+
     def __init__(
         self,
         *,
         limit: builtins.int = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["limit", b"limit"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "since", b"since"]) -> None: ...
 
 Global___ListCyclesRequest: typing_extensions.TypeAlias = ListCyclesRequest
 
@@ -328,7 +590,7 @@ class ListCyclesResponse(google.protobuf.message.Message):
     CYCLES_FIELD_NUMBER: builtins.int
     @property
     def cycles(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CycleSummary]:
-        """OPTIONAL. Newest first; empty: none since the broker started."""
+        """OPTIONAL. Newest first; empty: none is known."""
 
     def __init__(
         self,
@@ -352,6 +614,7 @@ class CycleSummary(google.protobuf.message.Message):
     TOOK_FIELD_NUMBER: builtins.int
     PHASE_FIELD_NUMBER: builtins.int
     VERDICT_FIELD_NUMBER: builtins.int
+    REHEARSES_FIELD_NUMBER: builtins.int
     cycle: builtins.str
     """REQUIRED. Its id."""
     source: builtins.str
@@ -360,6 +623,8 @@ class CycleSummary(google.protobuf.message.Message):
     """REQUIRED. Who asked, for people."""
     phase: appvss.v1.types_pb2.Phase.ValueType
     """REQUIRED. COMPLETED or ABORTED."""
+    rehearses: builtins.bool
+    """OPTIONAL. Whether it was a rehearsal."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """REQUIRED. When, by the wall clock."""
@@ -382,9 +647,10 @@ class CycleSummary(google.protobuf.message.Message):
         took: google.protobuf.duration_pb2.Duration | None = ...,
         phase: appvss.v1.types_pb2.Phase.ValueType = ...,
         verdict: appvss.v1.types_pb2.Verdict | None = ...,
+        rehearses: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time", b"time", "took", b"took", "verdict", b"verdict"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cycle", b"cycle", "phase", b"phase", "requester", b"requester", "source", b"source", "time", b"time", "took", b"took", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cycle", b"cycle", "phase", b"phase", "rehearses", b"rehearses", "requester", b"requester", "source", b"source", "time", b"time", "took", b"took", "verdict", b"verdict"]) -> None: ...
 
 Global___CycleSummary: typing_extensions.TypeAlias = CycleSummary
 
@@ -414,6 +680,11 @@ class GetCycleResponse(google.protobuf.message.Message):
 
     SUMMARY_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    certificate: builtins.str
+    """OPTIONAL. The certificate, part before the snapshot
+    (docs/reference/certificate.md); empty: there is none.
+    """
     @property
     def summary(self) -> Global___CycleSummary:
         """REQUIRED. In a line."""
@@ -427,9 +698,10 @@ class GetCycleResponse(google.protobuf.message.Message):
         *,
         summary: Global___CycleSummary | None = ...,
         events: collections.abc.Iterable[appvss.v1.types_pb2.Event] | None = ...,
+        certificate: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["summary", b"summary"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["events", b"events", "summary", b"summary"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["certificate", b"certificate", "events", b"events", "summary", b"summary"]) -> None: ...
 
 Global___GetCycleResponse: typing_extensions.TypeAlias = GetCycleResponse
 

@@ -115,11 +115,13 @@ class AdminServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListCycles(self, request, context):
-        """The last cycles, newest first.
+        """The last cycles, newest first, those of earlier brokers among them.
 
-        | condition | code | what next                     |
-        | --------- | ---- | ----------------------------- |
-        | always    | OK   | read it; the list is bounded and ends with the broker |
+        | condition              | code              | what next             |
+        | ---------------------- | ----------------- | --------------------- |
+        | otherwise              | OK                | read it; `GetStatus.history` says how far back it can go |
+        | `since` is in the future | INVALID_ARGUMENT | name an earlier time |
+        | the disk does not answer in 10 seconds | DEADLINE_EXCEEDED | look at the disk; call again |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -131,6 +133,7 @@ class AdminServiceServicer(object):
         | condition                 | code      | what next            |
         | ------------------------- | --------- | -------------------- |
         | no cycle of that id known | NOT_FOUND | ListCycles has those that are |
+        | the disk does not answer in 10 seconds | DEADLINE_EXCEEDED | look at the disk; call again |
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

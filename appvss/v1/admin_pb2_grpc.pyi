@@ -214,11 +214,13 @@ class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceL
     """
 
     ListCycles: _AdminServiceListCyclesType
-    """The last cycles, newest first.
+    """The last cycles, newest first, those of earlier brokers among them.
 
-    | condition | code | what next                     |
-    | --------- | ---- | ----------------------------- |
-    | always    | OK   | read it; the list is bounded and ends with the broker |
+    | condition              | code              | what next             |
+    | ---------------------- | ----------------- | --------------------- |
+    | otherwise              | OK                | read it; `GetStatus.history` says how far back it can go |
+    | `since` is in the future | INVALID_ARGUMENT | name an earlier time |
+    | the disk does not answer in 10 seconds | DEADLINE_EXCEEDED | look at the disk; call again |
     """
 
     GetCycle: _AdminServiceGetCycleType
@@ -227,6 +229,7 @@ class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceL
     | condition                 | code      | what next            |
     | ------------------------- | --------- | -------------------- |
     | no cycle of that id known | NOT_FOUND | ListCycles has those that are |
+    | the disk does not answer in 10 seconds | DEADLINE_EXCEEDED | look at the disk; call again |
     """
 
     ForceThaw: _AdminServiceForceThawType
@@ -322,11 +325,13 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         request: appvss.v1.admin_pb2.ListCyclesRequest,
         context: _ServicerContext,
     ) -> typing.Union[appvss.v1.admin_pb2.ListCyclesResponse, collections.abc.Awaitable[appvss.v1.admin_pb2.ListCyclesResponse]]:
-        """The last cycles, newest first.
+        """The last cycles, newest first, those of earlier brokers among them.
 
-        | condition | code | what next                     |
-        | --------- | ---- | ----------------------------- |
-        | always    | OK   | read it; the list is bounded and ends with the broker |
+        | condition              | code              | what next             |
+        | ---------------------- | ----------------- | --------------------- |
+        | otherwise              | OK                | read it; `GetStatus.history` says how far back it can go |
+        | `since` is in the future | INVALID_ARGUMENT | name an earlier time |
+        | the disk does not answer in 10 seconds | DEADLINE_EXCEEDED | look at the disk; call again |
         """
 
     @abc.abstractmethod
@@ -340,6 +345,7 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         | condition                 | code      | what next            |
         | ------------------------- | --------- | -------------------- |
         | no cycle of that id known | NOT_FOUND | ListCycles has those that are |
+        | the disk does not answer in 10 seconds | DEADLINE_EXCEEDED | look at the disk; call again |
         """
 
     @abc.abstractmethod

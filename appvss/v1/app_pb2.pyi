@@ -185,6 +185,7 @@ class Hello(google.protobuf.message.Message):
     PATHS_FIELD_NUMBER: builtins.int
     HOLDING_FIELD_NUMBER: builtins.int
     LIBRARY_FIELD_NUMBER: builtins.int
+    WATCH_PATHS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """REQUIRED. The app's name, as the administrator will know it."""
     instance: builtins.str
@@ -208,6 +209,13 @@ class Hello(google.protobuf.message.Message):
     library: builtins.str
     """OPTIONAL. Name and version of the library that the app uses, for the
     administrator, such as `appvss-python/0.1.0`.
+    """
+    watch_paths: builtins.bool
+    """OPTIONAL. Whether the broker shall look for changes below `paths` while
+    the app is held: size, times and inode of files, names in folders. A
+    change lowers the verdict as a lost hold does. For an app that wants to
+    be shown that it keeps its word. False: it does not look, unless the
+    administrator's configuration says so.
     """
     @property
     def protocol_versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -256,9 +264,10 @@ class Hello(google.protobuf.message.Message):
         paths: collections.abc.Iterable[builtins.str] | None = ...,
         holding: Global___Holding | None = ...,
         library: builtins.str = ...,
+        watch_paths: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_order", b"_order", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "holding", b"holding", "order", b"order"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_order", b"_order", "after", b"after", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "holding", b"holding", "incarnation", b"incarnation", "instance", b"instance", "library", b"library", "name", b"name", "order", b"order", "paths", b"paths", "prepares", b"prepares", "protocol_versions", b"protocol_versions", "requirement", b"requirement"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_order", b"_order", "after", b"after", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "holding", b"holding", "incarnation", b"incarnation", "instance", b"instance", "library", b"library", "name", b"name", "order", b"order", "paths", b"paths", "prepares", b"prepares", "protocol_versions", b"protocol_versions", "requirement", b"requirement", "watch_paths", b"watch_paths"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_order", b"_order"]) -> typing.Literal["order"] | None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello

@@ -5,6 +5,7 @@ How a local program asks for a hold: `appvss freeze`, a backup script.
 Served on `admin.sock`, beside AdminService.
 """
 
+import appvss.v1.admin_pb2
 import appvss.v1.types_pb2
 import builtins
 import google.protobuf.descriptor
@@ -19,6 +20,68 @@ else:
     import typing_extensions
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+@typing.final
+class RehearseRequest(google.protobuf.message.Message):
+    """Who rehearses."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTER_FIELD_NUMBER: builtins.int
+    FREEZE_BUDGET_FIELD_NUMBER: builtins.int
+    requester: builtins.str
+    """REQUIRED. Who wants it, for people; printable, 200 characters."""
+    @property
+    def freeze_budget(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. The time for prepare and freeze together. Absent: the
+        configured one (`sources.local.freeze_budget`).
+        """
+
+    def __init__(
+        self,
+        *,
+        requester: builtins.str = ...,
+        freeze_budget: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["freeze_budget", b"freeze_budget"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["freeze_budget", b"freeze_budget", "requester", b"requester"]) -> None: ...
+
+Global___RehearseRequest: typing_extensions.TypeAlias = RehearseRequest
+
+@typing.final
+class RehearseResponse(google.protobuf.message.Message):
+    """How the rehearsal ended."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: builtins.int
+    TIME_TO_PREPARE_FIELD_NUMBER: builtins.int
+    TIME_TO_FREEZE_FIELD_NUMBER: builtins.int
+    @property
+    def summary(self) -> appvss.v1.admin_pb2.CycleSummary:
+        """REQUIRED. The cycle, with every app's times in its verdict."""
+
+    @property
+    def time_to_prepare(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. From the first prepare to the last, absent: nobody prepares."""
+
+    @property
+    def time_to_freeze(self) -> google.protobuf.duration_pb2.Duration:
+        """REQUIRED. From the first freeze that was sent to the last ack: what a
+        source's budget must cover. Zero: no app is registered.
+        """
+
+    def __init__(
+        self,
+        *,
+        summary: appvss.v1.admin_pb2.CycleSummary | None = ...,
+        time_to_prepare: google.protobuf.duration_pb2.Duration | None = ...,
+        time_to_freeze: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["summary", b"summary", "time_to_freeze", b"time_to_freeze", "time_to_prepare", b"time_to_prepare"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["summary", b"summary", "time_to_freeze", b"time_to_freeze", "time_to_prepare", b"time_to_prepare"]) -> None: ...
+
+Global___RehearseResponse: typing_extensions.TypeAlias = RehearseResponse
 
 @typing.final
 class HoldRequest(google.protobuf.message.Message):
@@ -135,7 +198,9 @@ class Held(google.protobuf.message.Message):
     """REQUIRED. The cycle."""
     @property
     def hold_limit(self) -> google.protobuf.duration_pb2.Duration:
-        """REQUIRED. How long the hold may last from now on."""
+        """REQUIRED. How long the hold may last from now on. Less than was asked for
+        when the hold of another requester was joined.
+        """
 
     def __init__(
         self,

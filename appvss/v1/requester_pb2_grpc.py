@@ -40,6 +40,11 @@ class RequesterServiceStub(object):
                 request_serializer=appvss_dot_v1_dot_requester__pb2.HoldRequest.SerializeToString,
                 response_deserializer=appvss_dot_v1_dot_requester__pb2.HoldResponse.FromString,
                 _registered_method=True)
+        self.Rehearse = channel.unary_unary(
+                '/appvss.v1.RequesterService/Rehearse',
+                request_serializer=appvss_dot_v1_dot_requester__pb2.RehearseRequest.SerializeToString,
+                response_deserializer=appvss_dot_v1_dot_requester__pb2.RehearseResponse.FromString,
+                _registered_method=True)
 
 
 class RequesterServiceServicer(object):
@@ -67,6 +72,22 @@ class RequesterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rehearse(self, request, context):
+        """One whole cycle with no file-system freeze and no snapshot: every app
+        prepares, freezes, is held for a moment and thawed. The verdict is what
+        a snapshot would have got. Apps that are set aside are asked, too.
+
+        | condition                     | code               | what next    |
+        | ----------------------------- | ------------------ | ------------ |
+        | it ended, with any verdict    | OK                 | read the verdict |
+        | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
+        | a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
+        | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RequesterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +95,11 @@ def add_RequesterServiceServicer_to_server(servicer, server):
                     servicer.Hold,
                     request_deserializer=appvss_dot_v1_dot_requester__pb2.HoldRequest.FromString,
                     response_serializer=appvss_dot_v1_dot_requester__pb2.HoldResponse.SerializeToString,
+            ),
+            'Rehearse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rehearse,
+                    request_deserializer=appvss_dot_v1_dot_requester__pb2.RehearseRequest.FromString,
+                    response_serializer=appvss_dot_v1_dot_requester__pb2.RehearseResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -104,6 +130,33 @@ class RequesterService(object):
             '/appvss.v1.RequesterService/Hold',
             appvss_dot_v1_dot_requester__pb2.HoldRequest.SerializeToString,
             appvss_dot_v1_dot_requester__pb2.HoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rehearse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appvss.v1.RequesterService/Rehearse',
+            appvss_dot_v1_dot_requester__pb2.RehearseRequest.SerializeToString,
+            appvss_dot_v1_dot_requester__pb2.RehearseResponse.FromString,
             options,
             channel_credentials,
             insecure,

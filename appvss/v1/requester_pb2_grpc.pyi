@@ -43,7 +43,23 @@ _RequesterServiceHoldType = typing_extensions.TypeVar(
     ],
 )
 
-class RequesterServiceStub(typing.Generic[_RequesterServiceHoldType]):
+_RequesterServiceRehearseType = typing_extensions.TypeVar(
+    '_RequesterServiceRehearseType',
+    grpc.UnaryUnaryMultiCallable[
+        appvss.v1.requester_pb2.RehearseRequest,
+        appvss.v1.requester_pb2.RehearseResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        appvss.v1.requester_pb2.RehearseRequest,
+        appvss.v1.requester_pb2.RehearseResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        appvss.v1.requester_pb2.RehearseRequest,
+        appvss.v1.requester_pb2.RehearseResponse,
+    ],
+)
+
+class RequesterServiceStub(typing.Generic[_RequesterServiceHoldType, _RequesterServiceRehearseType]):
     """Freeze, do something, thaw."""
 
     @typing.overload
@@ -52,6 +68,10 @@ class RequesterServiceStub(typing.Generic[_RequesterServiceHoldType]):
             appvss.v1.requester_pb2.HoldRequest,
             appvss.v1.requester_pb2.HoldResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            appvss.v1.requester_pb2.RehearseRequest,
+            appvss.v1.requester_pb2.RehearseResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -59,6 +79,10 @@ class RequesterServiceStub(typing.Generic[_RequesterServiceHoldType]):
         grpc.aio.StreamStreamMultiCallable[
             appvss.v1.requester_pb2.HoldRequest,
             appvss.v1.requester_pb2.HoldResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            appvss.v1.requester_pb2.RehearseRequest,
+            appvss.v1.requester_pb2.RehearseResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -80,10 +104,27 @@ class RequesterServiceStub(typing.Generic[_RequesterServiceHoldType]):
     | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
     """
 
+    Rehearse: _RequesterServiceRehearseType
+    """One whole cycle with no file-system freeze and no snapshot: every app
+    prepares, freezes, is held for a moment and thawed. The verdict is what
+    a snapshot would have got. Apps that are set aside are asked, too.
+
+    | condition                     | code               | what next    |
+    | ----------------------------- | ------------------ | ------------ |
+    | it ended, with any verdict    | OK                 | read the verdict |
+    | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
+    | a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
+    | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
+    """
+
 RequesterServiceAsyncStub: typing_extensions.TypeAlias = RequesterServiceStub[
     grpc.aio.StreamStreamMultiCallable[
         appvss.v1.requester_pb2.HoldRequest,
         appvss.v1.requester_pb2.HoldResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        appvss.v1.requester_pb2.RehearseRequest,
+        appvss.v1.requester_pb2.RehearseResponse,
     ],
 ]
 
@@ -110,6 +151,24 @@ class RequesterServiceServicer(metaclass=abc.ABCMeta):
         | first message is not begin, a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
         | local requests are switched off | PERMISSION_DENIED | `sources.local.mode` in the configuration |
         | the requester hung up before everything was held | CANCELLED | nothing is held; call again if it was not meant |
+        | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
+        """
+
+    @abc.abstractmethod
+    def Rehearse(
+        self,
+        request: appvss.v1.requester_pb2.RehearseRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[appvss.v1.requester_pb2.RehearseResponse, collections.abc.Awaitable[appvss.v1.requester_pb2.RehearseResponse]]:
+        """One whole cycle with no file-system freeze and no snapshot: every app
+        prepares, freezes, is held for a moment and thawed. The verdict is what
+        a snapshot would have got. Apps that are set aside are asked, too.
+
+        | condition                     | code               | what next    |
+        | ----------------------------- | ------------------ | ------------ |
+        | it ended, with any verdict    | OK                 | read the verdict |
+        | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
+        | a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
         | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
         """
 

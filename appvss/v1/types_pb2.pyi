@@ -152,7 +152,9 @@ class _PhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     PHASE_IDLE: _Phase.ValueType  # 1
     """No cycle since the broker started."""
     PHASE_REQUESTED: _Phase.ValueType  # 2
-    """The request has come; nothing has been asked of anybody."""
+    """The request has come; the journal is being written; no app has been
+    asked to freeze.
+    """
     PHASE_PREPARING: _Phase.ValueType  # 3
     """Apps do their slow work ahead; nothing is held."""
     PHASE_PREPARED: _Phase.ValueType  # 4
@@ -173,6 +175,8 @@ class _PhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumType
     """Something failed; what may be frozen is being thawed."""
     PHASE_ABORTED: _Phase.ValueType  # 12
     """The cycle was ended early; nothing is held any more."""
+    PHASE_CERTIFYING: _Phase.ValueType  # 13
+    """Every app is held; the certificate is being written."""
 
 class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
     """Where a cycle is."""
@@ -182,7 +186,9 @@ PHASE_UNSPECIFIED: Phase.ValueType  # 0
 PHASE_IDLE: Phase.ValueType  # 1
 """No cycle since the broker started."""
 PHASE_REQUESTED: Phase.ValueType  # 2
-"""The request has come; nothing has been asked of anybody."""
+"""The request has come; the journal is being written; no app has been
+asked to freeze.
+"""
 PHASE_PREPARING: Phase.ValueType  # 3
 """Apps do their slow work ahead; nothing is held."""
 PHASE_PREPARED: Phase.ValueType  # 4
@@ -203,6 +209,8 @@ PHASE_ABORTING: Phase.ValueType  # 11
 """Something failed; what may be frozen is being thawed."""
 PHASE_ABORTED: Phase.ValueType  # 12
 """The cycle was ended early; nothing is held any more."""
+PHASE_CERTIFYING: Phase.ValueType  # 13
+"""Every app is held; the certificate is being written."""
 Global___Phase: typing_extensions.TypeAlias = Phase
 
 @typing.final

@@ -49,7 +49,8 @@ class Program:
     def __init__(self, name: str, command: list[str], folder: Path, runtime: Path, **options: Any) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        environment = dict(os.environ, APPVSS_RUNTIME_DIRECTORY=str(runtime), PYTHONUNBUFFERED="1")
+        places = {"APPVSS_RUNTIME_DIRECTORY": str(runtime), "APPVSS_STATE_DIRECTORY": str(folder / "state")}
+        environment = {**os.environ, **places, "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
             streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log} | options
             self.process = subprocess.Popen([sys.executable, *command], env=environment, **streams)

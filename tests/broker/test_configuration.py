@@ -20,12 +20,14 @@ from appvss.broker.configuration import (
     Configuration,
     LogLevel,
     UnidentifiedApps,
-    group_exists,
     load,
     with_overrides,
 )
+from appvss.broker.configuration_checks import group_exists
 from appvss.broker.configuration_reader import FILE_LIMIT, parse_file, read_document, sections
 from appvss.broker.configuration_text import reference, sample
+from appvss.broker.policy_options import RULE_KEYS, AppPolicyOptions
+from appvss.model.app import Requirement
 from appvss.model.errors import (
     ConfigurationInvalid,
     ConfigurationUnreadable,
@@ -33,6 +35,7 @@ from appvss.model.errors import (
     SocketPathTooLong,
     UsageError,
 )
+from appvss.model.policy import Overlap
 from appvss.model.source import SourceMode
 
 Write = Callable[[str | bytes], Path]
@@ -86,16 +89,19 @@ def test_every_key_of_a_file_takes_effect(write: Write) -> None:
         socket_group = "{group}"
         log_level = "debug"
         stop_timeout = "20s"
+        state_directory = "/var/other"
         [sources.freebsd]
         mode = "required"
         device = "/dev/other"
         budget = "12s"
         filesystem_reserve = "4s"
         hold_limit = "90s"
+        overlap = "join"
         [sources.local]
         mode = "off"
         freeze_budget = "10s"
         hold_limit = "1h"
+        overlap = "queue"
         [cycle]
         prepared_limit = "1m"
         thaw_limit = "500ms"
@@ -105,6 +111,12 @@ def test_every_key_of_a_file_takes_effect(write: Write) -> None:
         unidentified = "refuse"
         limit = 20000
         limit_per_uid = 3
+        [[apps.policy]]
+        name = "web-?"
+        order = -5
+        [history]
+        keep = 10
+        requirement = "required"
         """)
     )
     broker, freebsd, local = configuration.broker, configuration.sources.freebsd, configuration.sources.local
@@ -119,6 +131,12 @@ def test_every_key_of_a_file_takes_effect(write: Write) -> None:
     assert cycle.return_grace == timedelta(0)
     assert (apps.required, apps.unidentified) == (("orders-db",), UnidentifiedApps.REFUSE)
     assert (apps.limit, apps.limit_per_uid) == (20000, 3)
+    assert apps.policy == (AppPolicyOptions("web-?", order=-5),)
+    assert (broker.state_directory, freebsd.overlap, local.overlap) == (Path("/var/other"), Overlap.JOIN, Overlap.QUEUE)
+    assert (configuration.history.keep, configuration.history.requirement) == (10, Requirement.REQUIRED)
+    assert configuration.given >= {"sources.local.overlap", "history.keep", "apps.policy", "apps.policy rule 1, order"}
+    assert not configuration.given & {"broker", "apps.policy rule 1, uid"}
+    assert configuration.overridden == frozenset()
 
 
 def test_all_problems_come_at_once_each_with_its_key(write: Write) -> None:
@@ -189,6 +207,22 @@ def test_a_runtime_directory_whose_sockets_do_not_fit(write: Write) -> None:
     assert problem.startswith("broker.runtime_directory: the socket path")
 
 
+def test_sockets_and_state_do_not_share_a_directory(write: Write) -> None:
+    assert problems(
+        write('[broker]\nruntime_directory = "/var/lib/appvss"\nstate_directory = "/var/lib/appvss"\n')
+    ) == (
+        "broker.state_directory: /var/lib/appvss is broker.runtime_directory, too; the broker alone may enter the one, "
+        "and apps must enter the other",
+    )
+
+
+def test_what_a_journal_that_cannot_be_written_does_is_never_ignored(write: Write) -> None:
+    assert problems(write('[history]\nrequirement = "ignored"\nkeep = 9\n')) == (
+        'history.requirement: \'ignored\' is none of "required", "tolerated"',
+        "history.keep: 9 is not in 10 to 100000",
+    )
+
+
 def test_more_required_apps_than_apps_are_allowed(write: Write) -> None:
     assert problems(write('[apps]\nlimit = 1\nrequired = ["a", "b"]\n')) == (
         "apps.limit: 1 is below the 2 apps that apps.required names",
@@ -225,7 +259,7 @@ def test_what_is_no_file_is_not_read(path: Path) -> None:
 
 def test_a_file_of_any_size_is_not_read(write: Write) -> None:
     assert load(write("#" * FILE_LIMIT)) == replace(Configuration(), origin=str(write("#" * FILE_LIMIT)))
-    with pytest.raises(ConfigurationUnreadable, match="more than 65536 bytes"):
+    with pytest.raises(ConfigurationUnreadable, match="more than 262144 bytes"):
         load(write("#" * (FILE_LIMIT + 1)))
 
 
@@ -261,14 +295,25 @@ def test_a_file_that_this_user_may_not_read(open_directory: Path) -> None:
 
 
 def test_the_command_line_goes_before_the_file() -> None:
-    changed = with_overrides(Configuration(), runtime_directory=Path("/run/x"), device=Path("/dev/y"))
+    changed = with_overrides(
+        Configuration(), runtime_directory=Path("/run/x"), state_directory=Path("/var/z"), device=Path("/dev/y")
+    )
     assert (changed.broker.runtime_directory, changed.sources.freebsd.device) == (Path("/run/x"), Path("/dev/y"))
+    assert changed.broker.state_directory == Path("/var/z")
+    assert changed.overridden == {"broker.runtime_directory", "broker.state_directory", "sources.freebsd.device"}
     assert with_overrides(changed) == changed
+    assert with_overrides(Configuration()) == Configuration()
 
 
 def test_a_relative_path_of_the_command_line_counts_from_here() -> None:
-    changed = with_overrides(Configuration(), runtime_directory=Path("run"))
+    changed = with_overrides(Configuration(), runtime_directory=Path("run"), state_directory=Path("state"))
     assert changed.broker.runtime_directory == Path.cwd() / "run"
+    assert changed.broker.state_directory == Path.cwd() / "state"
+
+
+def test_a_command_line_that_puts_sockets_and_state_together_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"^/x/y is the runtime directory, and the state directory too$"):
+        with_overrides(Configuration(), runtime_directory=Path("/x/y"), state_directory=Path("/x/y"))
 
 
 def test_a_runtime_directory_of_the_command_line_whose_sockets_do_not_fit() -> None:
@@ -290,7 +335,7 @@ def test_a_device_for_a_source_that_is_off_is_refused(write: Write) -> None:
             st.dictionaries(
                 st.sampled_from(
                     [option.key.rpartition(".")[2] for part in sections(Configuration) for option in part.options]
-                    + ["broker", "sources", "freebsd", "local", "cycle", "apps", "x\x1b"]
+                    + ["broker", "sources", "freebsd", "local", "cycle", "apps", "policy", "history", "x\x1b"]
                 ),
                 inner,
                 max_size=4,
@@ -310,13 +355,17 @@ def test_the_sample_is_a_file_that_changes_nothing(write: Write) -> None:
     assert load(path) == replace(Configuration(), origin=str(path))
 
 
-def test_the_sample_without_its_comment_marks_holds_every_built_in_value(write: Write) -> None:
+def test_the_sample_without_its_comment_marks_holds_every_built_in_value_and_a_rule(write: Write) -> None:
     uncommented = "\n".join(
-        line[1:] if line[:1] == "#" and line[1:2].isalpha() else line for line in sample().split("\n")
+        line[1:] if line[:1] == "#" and line[1:2].strip() else line for line in sample().split("\n")
     )
     reading = read_document(Configuration, parse_file(write(uncommented)))
-    assert (reading.value, reading.problems) == (Configuration(), [])
-    assert reading.given == {option.key for section in sections(Configuration) for option in section.options}
+    assert reading.problems == []
+    (rule,) = reading.value.apps.policy
+    assert reading.value == replace(Configuration(), apps=replace(Configuration().apps, policy=(rule,)))
+    assert None not in {getattr(rule, name) for name in RULE_KEYS}
+    keys = {option.key for section in sections(Configuration) if not section.most for option in section.options}
+    assert reading.given == keys | {"apps.policy"} | {f"apps.policy rule 1, {key}" for key in ("name", *RULE_KEYS)}
 
 
 def test_the_reference_page_is_up_to_date() -> None:

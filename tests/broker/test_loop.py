@@ -7,15 +7,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appvss.broker.clock import SystemClock
+from appvss.broker.journal import Journal
 from appvss.broker.loop import BrokerLoop
+from appvss.broker.news import News
 from appvss.broker.recent import Recent
 from appvss.cycle import inputs
 from appvss.cycle.machine import Machine
@@ -24,14 +28,17 @@ from appvss.delivery.app_service import REFUSALS_LIMIT, AppService
 from appvss.delivery.registry import Registry
 from appvss.delivery.watch import Watchers
 from appvss.freezer.base import FreezeFailed, Thawed
+from appvss.history import open_state
 from appvss.model.app import AppId, Registration
 from appvss.model.errors import CycleBusy
+from appvss.model.past import PastCycle
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.source import SourceCondition, SourceMode, SourceState
 from appvss.model.verdict import Level
 from appvss.sources.local import LocalSettings, LocalSource
 from appvss.v1 import app_pb2, types_pb2
+from appvss.witness.witness import Witness
 from tests.support.holds import HoldCall
 from tests.support.raw_app import RawApp, attached
 from tests.support.running_broker import BOUND, QUIET, running_broker
@@ -73,19 +80,26 @@ class Freezing:
 
 
 class Rig:
-    """A loop with its machine, no apps' server, and a local source."""
+    """A loop with its machine, no apps' server, a local source, and a journal on disk."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
         self.clock = SystemClock()
+        self.history = open_state(directory, keep=10, boot="this boot", wall=self.clock.wall).history
+        self.witness = Witness(self.clock)
+        self.ended: list[PastCycle] = []
         self.freezer = Freezing()
         self.opened = asyncio.Event()
         self.watchers = Watchers()
         self.recent = Recent(self.clock, self.watchers)
         machine = Machine(CycleSettings(**settings), self.clock.now(), checking=True)
-        self.loop = BrokerLoop(machine, self.clock, self.freezer, self.recent, gate=self)
+        journal = Journal(self.history, self.clock, boot="this boot", version="appvss/test", policy=tuple)
+        self.loop = BrokerLoop(
+            machine, self.clock, self.freezer, journal, self.witness, self.recent, self, self.ended.append
+        )
+        self.news = News(self.loop, self.clock, self.recent)
         self.local = LocalSource(LocalSettings(), self.clock)
         self.apps = AppService(
-            self.loop,
+            self.news,
             Registry(10, 10),
             in_force=lambda registration: registration,
             admits_unidentified=True,
@@ -106,19 +120,23 @@ class Rig:
         self.freezer.calls.append("settled")
         return True
 
+    def close(self) -> None:
+        self.witness.close(SECOND)
+        self.history.close(SECOND)
+
 
 @asynccontextmanager
 async def rig(**settings: Any) -> AsyncIterator[Rig]:
-    made = Rig(**settings)
-    serving = asyncio.create_task(made.local.run(made.loop))
-    await asyncio.sleep(0)
-    try:
-        async with asyncio.timeout(BOUND):
-            yield made
-    finally:
-        serving.cancel()
-        await asyncio.wait({serving})
-        await made.loop.close()
+    with tempfile.TemporaryDirectory(prefix="av-") as folder, closing(Rig(Path(folder), **settings)) as made:
+        serving = asyncio.create_task(made.local.run(made.news))
+        await asyncio.sleep(0)
+        try:
+            async with asyncio.timeout(BOUND):
+                yield made
+        finally:
+            serving.cancel()
+            await asyncio.wait({serving})
+            await made.loop.close()
 
 
 # -- file systems, and the gate of the log
@@ -266,18 +284,18 @@ async def test_failure_of_an_effect_is_told_once_and_nothing_goes_on(caplog: pyt
     async with rig() as made:
         made.loop.connect(made.apps, {"local": Buggy()})
         request = Request("1", "local", RequestKind.FREEZE, "me", made.clock.now() + SECOND, hold_limit=SECOND)
-        made.loop.ask(request)
+        made.news.ask(request)
         with pytest.raises(ZeroDivisionError):
             await made.loop.failure
         phase = made.loop.machine.phase
         assert phase is Phase.HOLDING
         made.loop.feed(inputs.ThawForced("not heard any more"))
-        made.loop.registered(Registration(AppId("a")))
+        made.news.registered(Registration(AppId("a")))
         assert made.loop.machine.phase is phase
         assert len([record for record in caplog.records if record.levelno == logging.CRITICAL]) == 1
         before = len(made.freezer.calls)
         await made.loop.let_go("the core has failed")
-        assert made.freezer.calls[before:] == ["thaw", "thawed"]
+        assert made.freezer.calls[before:] == ["thaw", "thawed", "open"]
 
 
 async def test_failure_of_a_freezer_is_a_failure_of_the_core() -> None:
@@ -302,7 +320,7 @@ async def test_close_ends_what_is_under_way() -> None:
 async def test_news_of_a_source_reach_watchers() -> None:
     async with rig() as made:
         watcher = made.watchers.add()
-        made.loop.changed(SourceState("x", SourceMode.OFF, SourceCondition.OFF, made.clock.now()))
+        made.news.changed(SourceState("x", SourceMode.OFF, SourceCondition.OFF, made.clock.now()))
         event = await watcher.get()
         assert event is not None
         assert (event.kind, event.detail) == ("source_changed", "x off")

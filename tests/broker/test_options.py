@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import tomllib
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from appvss.broker.options import (
     AppNames,
     Choice,
     Count,
+    Flag,
     Kind,
     Length,
     Refused,
@@ -45,6 +46,11 @@ LENGTH = Length(timedelta(seconds=1), timedelta(minutes=2), "the kernel gives no
         (Count(1, 9), "5", "'5' is a text, not a whole number"),
         (Choice(SourceMode), "on", '\'on\' is none of "required", "automatic", "off"'),
         (Choice(SourceMode), False, "False is a boolean, not a text"),
+        (Choice((SourceMode.OFF,)), "required", "'required' is none of \"off\""),
+        (Flag(), 1, "1 is an integer; write true or false, without quotation marks"),
+        (Flag(), "true", "'true' is a text; write true or false, without quotation marks"),
+        (Flag(), {}, "{} is a table; write true or false, without quotation marks"),
+        (Flag(), date(2026, 1, 1), "is a date or a time; write true or false"),
         (AbsolutePath(), "run/appvss", "'run/appvss' is not an absolute path"),
         (AbsolutePath(), "", "'' is not an absolute path"),
         (AbsolutePath(), "/a\nb", "has a character that is not printable"),
@@ -72,6 +78,9 @@ def test_what_an_option_does_not_take(kind: Kind[object], value: object, problem
         (Count(1, 9), 1, 1),
         (Count(1, 9), 9, 9),
         (Choice(SourceMode), "off", SourceMode.OFF),
+        (Choice((SourceMode.OFF,)), "off", SourceMode.OFF),
+        (Flag(), True, True),
+        (Flag(), False, False),
         (AbsolutePath(), "/run/appvss", Path("/run/appvss")),
         (Word(), "", ""),
         (Word(), "appvss", "appvss"),

@@ -1,10 +1,11 @@
-"""The last cycles and their events: bounded, newest first, and passed on to whoever watches."""
+"""The events of a cycle, kept until it ends, and passed on to whoever watches."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
-from appvss.broker.recent import CYCLES_LIMIT, EVENTS_LIMIT, Recent
+from appvss.broker.recent import EVENTS_LIMIT, Recent
 from appvss.delivery.watch import Watchers
 from appvss.model.cycle import CycleRecord
 from appvss.model.event import Event, EventKind
@@ -33,9 +34,9 @@ class Clocks:
         self.real += by
 
 
-def record(cycle: str) -> CycleRecord:
+def record(cycle: str, began: Instant) -> CycleRecord:
     verdict = Verdict(cycle, Level.APPLICATION, (), ())
-    return CycleRecord(cycle, "local", "me", Instant(timedelta(0)), SECOND, Phase.COMPLETED, verdict)
+    return CycleRecord(cycle, "local", "me", began, SECOND, Phase.COMPLETED, verdict)
 
 
 def recent() -> tuple[Recent, Clocks, Watchers]:
@@ -43,37 +44,47 @@ def recent() -> tuple[Recent, Clocks, Watchers]:
     return Recent(clocks, watchers), clocks, watchers
 
 
-def test_cycle_is_known_from_its_first_event_and_ended_with_its_record() -> None:
+def test_a_cycle_that_ends_is_kept_with_its_events_and_its_times() -> None:
     kept, clocks, _ = recent()
-    kept.announce(Event(EventKind.CYCLE_BEGAN, clocks.now(), "c"))
-    found = kept.get("c")
-    assert found is not None
-    assert found.record is None
-    assert kept.ended() == []
-    kept.end(record("c"))
-    assert kept.ended() == [found]
-    assert kept.get("other") is None
-    kept.end(record("never announced"))
-    assert len(kept.ended()) == 1
+    began, wall = clocks.now(), clocks.wall()
+    kept.announce(Event(EventKind.CYCLE_BEGAN, began, "c", phase=Phase.REQUESTED))
+    clocks.move(2 * SECOND)
+    kept.announce(Event(EventKind.APP_FROZE, clocks.now(), "c", "a", Phase.FREEZING_APPS, "well", SECOND))
+    past = kept.end(record("c", began), "the text", "this boot")
+    assert (past.cycle, past.source, past.requester, past.took) == ("c", "local", "me", SECOND)
+    assert (past.time, past.certificate, past.boot) == (wall, "the text", "this boot")
+    assert (past.phase, past.verdict.level, past.rehearses) == (Phase.COMPLETED, Level.APPLICATION, False)
+    first, second = past.events
+    assert (first.kind, first.time, first.since_request, first.phase) == ("cycle_began", wall, 0 * SECOND, "requested")
+    assert (second.kind, second.app, second.detail, second.took) == ("app_froze", "a", "well", SECOND)
+    assert (second.time, second.since_request) == (wall + 2 * SECOND, 2 * SECOND)
+    assert kept.last is past
 
 
-def test_newest_first_and_the_oldest_are_forgotten() -> None:
+def test_a_rehearsal_is_kept_as_one() -> None:
     kept, clocks, _ = recent()
-    for number in range(CYCLES_LIMIT + 5):
-        kept.announce(Event(EventKind.CYCLE_BEGAN, clocks.now(), str(number)))
-        kept.end(record(str(number)))
-    cycles = [one.record.cycle for one in kept.ended() if one.record is not None]
-    assert cycles == [str(number) for number in range(CYCLES_LIMIT + 4, 4, -1)]
-    assert kept.get("4") is None
+    assert kept.end(replace(record("c", clocks.now()), rehearses=True), "", "").rehearses
+
+
+def test_a_cycle_of_which_nothing_was_announced_has_no_events() -> None:
+    kept, clocks, _ = recent()
+    kept.announce(Event(EventKind.CYCLE_BEGAN, clocks.now(), "another"))
+    assert kept.end(record("c", clocks.now()), "", "").events == ()
+
+
+def test_events_of_another_cycle_are_not_mixed_in() -> None:
+    kept, clocks, _ = recent()
+    for cycle in ("a", "b", "b"):
+        kept.announce(Event(EventKind.INPUT_REFUSED, clocks.now(), cycle, detail=cycle))
+    assert [event.detail for event in kept.end(record("b", clocks.now()), "", "").events] == ["b", "b"]
 
 
 def test_first_events_of_a_cycle_are_kept() -> None:
     kept, clocks, _ = recent()
     for number in range(EVENTS_LIMIT + 3):
         kept.announce(Event(EventKind.INPUT_REFUSED, clocks.now(), "c", detail=str(number)))
-    found = kept.get("c")
-    assert found is not None
-    assert [event.detail for event in found.events] == [str(number) for number in range(EVENTS_LIMIT)]
+    past = kept.end(record("c", clocks.now()), "", "")
+    assert [event.detail for event in past.events] == [str(number) for number in range(EVENTS_LIMIT)]
 
 
 def test_event_outside_of_a_cycle_is_for_watchers_alone() -> None:
@@ -81,7 +92,7 @@ def test_event_outside_of_a_cycle_is_for_watchers_alone() -> None:
     watcher = watchers.add()
     kept.announce(Event(EventKind.SOURCE_CHANGED, clocks.now(), detail="local serving", phase=Phase.IDLE))
     watchers.close()
-    assert kept.get("") is None
+    assert kept.end(record("", clocks.now()), "", "").events == ()
     assert not watcher.overflowed
 
 

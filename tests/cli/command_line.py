@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from tests.sdk.broker_peer import BOUND
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = (sys.executable, "-c", "from appvss.cli.main import main; main()")
+
+
+Ask = Callable[..., "Awaitable[Done]"]
+"""The fixture `ask`: runs a command against the test's peer."""
 
 
 @dataclass(frozen=True)

@@ -50,3 +50,23 @@ def test_the_sample_is_the_file_to_begin_with(path: Path, capsys: pytest.Capture
     assert text == sample()
     path.write_text(text)
     assert run(["config", "check", str(path)]) == ExitCode.SUCCESS
+
+
+def test_what_can_hardly_be_meant_is_a_note_and_no_problem(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text('[[apps.policy]]\nname = "orders-*"\nfreeze_timeout = "20s"\n[[apps.policy]]\nname = "x"\n')
+    assert run(["config", "check", str(path)]) == ExitCode.SUCCESS
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path} has no problem",
+        "note: apps.policy rule 1, freeze_timeout: 20s cannot fit into the 9.4s that sources.freebsd has for the apps; "
+        "an app that is required fails every such freeze, any other is left out",
+        'note: apps.policy rule 2: it decides nothing about "x"',
+    ]
+
+
+def test_one_app_with_two_values_is_a_problem(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path.write_text('[[apps.policy]]\nname = "a"\norder = 1\n[[apps.policy]]\nname = "a"\norder = 2\n')
+    assert run(["config", "check", str(path)]) == ExitCode.CONFIGURATION
+    assert capsys.readouterr().err.startswith(
+        f'appvss: {path} has 1 problem: apps.policy rule 2, order: 2 for "a" contradicts rule 1, which says 1; '
+        "keep one of them\nHINT: "
+    )

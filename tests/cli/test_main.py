@@ -57,7 +57,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["config"], "no command was named", "`appvss config --help`"),
         (["stauts"], "no such command 'stauts'", "`appvss --help`"),
         (["status", "--jsn"], "no such option", "`appvss status --help`"),
-        (["apps", "extra"], "extra argument (extra)", "`appvss apps --help`"),
+        (["thaw", "extra"], "extra argument (extra)", "`appvss thaw --help`"),
         (["freeze"], "missing argument 'COMMAND...'", "`appvss freeze --help`"),
         (["freeze", "--hold-limit", "20", "true"], "'20' is not a length of time; write 500ms", "freeze --help"),
         (["freeze", "--hold-limit", "0s", "true"], "'0s' is not above zero and at most 24h", "freeze --help"),
@@ -78,7 +78,7 @@ def test_a_wrong_command_line_is_a_sentence_a_hint_and_code_2(
     assert hint in second
 
 
-@pytest.mark.parametrize("command", ["status", "apps", "watch", "thaw"])
+@pytest.mark.parametrize("command", ["status", "apps", "watch", "thaw", "history", "why", "rehearse"])
 def test_without_a_broker_every_question_is_a_sentence_a_hint_and_code_4(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
 ) -> None:

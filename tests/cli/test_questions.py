@@ -13,74 +13,128 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from appvss.cli.main import run
 from appvss.model.errors import ExitCode
 from appvss.v1 import types_pb2
-from tests.cli.command_line import Done, ended, run_apart, start
-from tests.sdk.broker_peer import BOUND, BrokerPeer, event, length, reached
-
-Ask = Callable[..., "asyncio.Future[Done]"]
-
-
-@pytest.fixture
-def ask(peer: BrokerPeer, capsys: pytest.CaptureFixture[str]):
-    """Run a command in a thread of this process: the peer lives on this test's loop."""
-
-    async def ask(*arguments: str) -> Done:
-        line = [*arguments, "--runtime-directory", str(peer.directory)]
-        code = await asyncio.wait_for(asyncio.to_thread(run, line), BOUND)
-        out, err = capsys.readouterr()
-        return Done(code, out, err)
-
-    return ask
+from tests.cli.command_line import Ask, Done, ended, run_apart, start
+from tests.sdk.broker_peer import BOUND, BrokerPeer, event, length, reached, restored
 
 
 async def test_status_in_lines(ask: Ask) -> None:
     done = await ask("status")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[:5] == [
+    assert lines[:7] == [
         "broker         appvss/0.1.0, process 4711, running for 2h05m",
         "sockets        /run/appvss",
         "configuration  /etc/appvss/broker.toml",
+        "history        kept in /var/lib/appvss, 12 cycles",
         "cycle          c-2, holding for 1.5s",
-        "apps           2 registered, expected and not there: billing",
+        "held           everything, for 1.5s, 58.5s left; `appvss thaw` ends it now",
+        "apps           2 registered; expected and not there: billing",
     ]
-    assert lines[5].startswith("last cycle     c-1, filesystem, 2026-03-0")
-    assert lines[5].endswith("took 4.0s, asked for by appvss freeze (local)")
-    assert lines[6:8] == ["               - web vetoed: a deployment is running", ""]
-    assert lines[8].split() == ["SOURCE", "MODE", "CONDITION", "FOR", "DETAIL"]
-    assert lines[9] == "freebsd  automatic  waiting    3m00s  /dev/hv_appvss_dev is not there"
+    assert lines[7].startswith("last cycle     c-1, filesystem, 2026-03-0")
+    assert lines[8] == "               by appvss freeze (local)"
+    assert lines[9:12] == [
+        "               - web vetoed: a deployment is running",
+        "               what to do: `appvss why c-1`",
+        "",
+    ]
+    assert lines[12].split() == ["SOURCE", "MODE", "CONDITION", "FOR", "APPS", "GET", "HOLD", "OVERLAP"]
+    assert lines[13] == "freebsd  automatic  waiting    3m00s  10.0s     1m00s  queue"
+    assert lines[15] == "freebsd: /dev/hv_appvss_dev is not there"
+    assert all(len(line) <= 80 for line in lines)
 
 
 async def test_status_of_a_broker_that_has_done_nothing_yet(peer: BrokerPeer, ask: Ask) -> None:
     peer.status.cycle = peer.status.configuration = ""
-    peer.status.ClearField("last_cycle")
-    del peer.status.absent_apps[:]
+    for field in ("last_cycle", "absent_apps", "held_for", "hold_left", "history"):
+        peer.status.ClearField(field)
     out = (await ask("status")).out
     assert "configuration  built-in values\n" in out
     assert "cycle          none is running\n" in out
     assert "apps           2 registered\n" in out
-    assert "last cycle     none since the broker started\n" in out
+    assert "last cycle     none is known\n" in out
+    assert "held" not in out
+    assert "history" not in out
+
+
+async def test_status_names_a_restored_machine_a_failing_history_and_who_is_set_aside(
+    peer: BrokerPeer, ask: Ask
+) -> None:
+    peer.status.restored.CopyFrom(restored())
+    peer.status.apps_set_aside.append("web")
+    peer.status.history.condition = "failing"
+    peer.status.history.waiting = 2
+    peer.status.history.detail = "the disk is full"
+    out = " ".join((await ask("status")).out.split())
+    assert "THIS MACHINE WAS RESTORED FROM CYCLE c-0" in out
+    failing = "FAILING, the disk does not take what there is to write in /var/lib/appvss, 12 cycles"
+    assert f"{failing}, 2 waiting to be written: the" in out
+    assert "set aside: web" in out
+    document = (await ask("status", "--json")).document
+    assert (document["restored"]["cycle"], document["apps_set_aside"]) == ("c-0", ["web"])
+    assert document["history"]["detail"] == "the disk is full"
+
+
+async def test_the_policy_in_force_and_who_said_so(peer: BrokerPeer, ask: Ask) -> None:
+    assert (await ask("status", "--policy")).out.splitlines() == [
+        "KEY                      VALUE    FROM",
+        'sources.freebsd.overlap  "queue"  /etc/appvss/broker.toml',
+        'cycle.thaw_limit         "5s"     built-in',
+    ]
+    del peer.status.policy[:]
+    assert (await ask("status", "--policy")).out == "this broker does not say which policy is in force\n"
 
 
 async def test_apps_in_lines_with_what_went_wrong_below(ask: Ask) -> None:
     done = await ask("apps")
     assert done.code == 0
-    header, first, second, wrong = done.out.splitlines()
-    assert header.split() == ["APP", "STATE", "FOR", "REQUIREMENT", "ORDER", "NEEDS", "HOLDS", "WHO", "LAST"]
-    assert first.split("  ")[0] == "orders-db[eu]"
-    assert "uid 70, pid 72" in first
-    assert first.endswith("held")
-    assert "unidentified" in second
-    assert wrong == "web: [red]a deployment?[31m is running"
+    header, first, second, empty, *wrong = done.out.splitlines()
+    assert header.split() == ["APP", "STATE", "FOR", "REQUIREMENT", "ORDER", "LAST", "WHO"]
+    assert first == "orders-db[eu]  held        1.0s   required     10     held  uid 70, pid 72"
+    assert second.endswith("unidentified")
+    assert (empty, wrong) == (
+        "",
+        [
+            "web: it has failed its last 4 freezes",
+            "web: [red]a deployment?[31m is running (3h00m ago)",
+        ],
+    )
+
+
+async def test_an_app_that_is_set_aside_says_why(peer: BrokerPeer, ask: Ask) -> None:
+    peer.apps[1].set_aside = "set aside by policy after 4 failures in a row, the last: a deployment is running"
+    out = (await ask("apps")).out
+    assert "web            set aside  1m30s  tolerated" in out
+    assert "web: set aside by policy after 4 failures in a row" in out
+    assert "not asked to freeze" in " ".join(out.split())
+
+
+async def test_one_app_in_full(peer: BrokerPeer, ask: Ask) -> None:
+    done = await ask("apps", "orders-db")
+    assert done.code == 0
+    assert "who          user 70, process 72\n" in done.out
+    assert "order        10, after web\n" in done.out
+    assert "paths        /var/db/orders; watched while it is held\n" in done.out
+    assert 'order  10     apps.policy "orders-*"\n' in done.out
+    assert "c-0: no ack within 2.0s\n" in done.out
+    assert all(len(line) <= 80 for line in done.out.splitlines())
+    assert (await ask("apps", "orders-db[eu]")).out == done.out
+    (document,) = (await ask("apps", "orders-db", "--json")).document["apps"]
+    assert (document["refused_messages"], document["registrations"], document["watch_paths"]) == (3, 2, True)
+    assert [one["outcome"] for one in document["past"]] == ["held", "timed_out"]
+
+
+async def test_an_app_that_nobody_knows_is_a_sentence(ask: Ask) -> None:
+    done = await ask("apps", "no\x1bname")
+    assert (done.code, done.out) == (ExitCode.NOT_FOUND, "")
+    assert done.err.startswith("appvss: no app 'no?name' is registered")
 
 
 async def test_an_app_that_is_not_there_is_nobody(peer: BrokerPeer, ask: Ask) -> None:
     del peer.apps[0]
     peer.apps[0].state = "absent"
-    peer.apps[0].ClearField("hold_limit")
-    assert (await ask("apps")).out.splitlines()[1].split()[-4:] == ["-", "-", "-", "-"]
+    assert (await ask("apps")).out.splitlines()[1].split()[-2:] == ["-", "-"]
 
 
 async def test_no_apps_at_all(peer: BrokerPeer, ask: Ask) -> None:

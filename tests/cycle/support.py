@@ -17,8 +17,10 @@ from appvss.cycle.effects import (
     Effect,
     EndCycle,
     FreezeFilesystems,
+    InspectPaths,
     RefuseInput,
     ThawFilesystems,
+    WriteJournal,
 )
 from appvss.cycle.inputs import (
     AppFroze,
@@ -29,12 +31,16 @@ from appvss.cycle.inputs import (
     AppThawed,
     AppVetoed,
     CheckRequested,
+    CycleAdopted,
     DeadlinePassed,
     FilesystemsFailed,
     FilesystemsFrozen,
     FilesystemsThawed,
     FreezeRequested,
     Input,
+    JournalFailed,
+    JournalWritten,
+    PathsInspected,
     SourceLost,
     ThawForced,
     ThawRequested,
@@ -45,7 +51,9 @@ from appvss.cycle.state import AppState, CycleSettings
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
 from appvss.model.event import EventKind
 from appvss.model.instant import Instant
+from appvss.model.journal import JournalEntry, Stage
 from appvss.model.phase import Phase
+from appvss.model.policy import Overlap
 from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.verdict import Outcome, Verdict
 
@@ -55,6 +63,8 @@ MOMENT = timedelta(microseconds=1)
 LIMIT = 15 * SECOND
 """The time that the device gives for a request (facts/freebsd-vss.md section 3.4)."""
 HOLD = 30 * SECOND
+REHEARSAL = "rehearsal"
+"""The source whose freezes are rehearsals."""
 BEGINNING = Instant(timedelta(hours=3))
 RINGS = 500
 """More deadlines than any sequence of cycles here can have."""
@@ -72,8 +82,11 @@ class World:
     Every method that tells the machine something returns what it wants done.
     """
 
-    def __init__(self, **settings: timedelta | tuple[str, ...]) -> None:
+    def __init__(self, *, disk: bool = True, **settings: object) -> None:
+        self.disk = disk
+        """Whether the journal is written at once; False: only by `journal_written`."""
         self.now = BEGINNING
+        settings.setdefault("adoptable", frozenset({"freebsd"}))
         self.settings = CycleSettings(**settings)  # type: ignore[arg-type] # each by its own name
         self.machine = Machine(self.settings, self.now, checking=True)
         self.ledger = Ledger()
@@ -83,7 +96,7 @@ class World:
         """Those of the last step."""
         self.arrows: set[tuple[Phase, type[Input], Phase]] = set()
         """Which input led from which phase into which."""
-        self._requests = 0
+        self.requests = 0
         self._registered: set[AppId] = set()
         self._unconfirmed: dict[tuple[AppId, str] | str, Effect] = {}
         """Thaws and aborts that nobody has confirmed."""
@@ -101,16 +114,25 @@ class World:
         self.ledger.told(input, self.now)
         self.last = self.machine.handle(input, self.now)
         self.ledger.sent(self.last, self.now)
+        self._look(input, before, is_plain=isinstance(input, DeadlinePassed) or not (is_late or is_again))
+        last = self.last
+        writes = [effect for effect in last if isinstance(effect, WriteJournal)] if self.disk else []
+        for effect in writes:
+            last = [*last, *self.feed(JournalWritten(effect.entry.cycle, effect.entry.stage))]
+        self.last = last
+        return last
+
+    def _look(self, input: Input, before: Phase, *, is_plain: bool) -> None:
+        """After a step: is it in order, and what is to be remembered of it?"""
         if self.machine.phase.is_resting:
             self.ledger.at_rest(self.now)
             assert self.machine.next_deadline() is None
         else:
             assert self.machine.next_deadline() is not None
         self.sent += self.last
-        if isinstance(input, DeadlinePassed) or not (is_late or is_again):  # otherwise the step was more than one
+        if is_plain:  # otherwise the step was more than one
             self._draw(before, type(input))
         self._keep_books(input)
-        return self.last
 
     def _keep_books(self, input: Input) -> None:
         match input:
@@ -118,6 +140,8 @@ class World:
                 self._unconfirmed.pop((app, cycle), None)
             case FilesystemsThawed():
                 self._unconfirmed.pop("filesystems", None)
+            case PathsInspected():
+                self._unconfirmed.pop("paths", None)
             case AppRegistered(registration=registration):
                 self._registered.add(registration.app)
             case AppLeft(app=app):
@@ -130,6 +154,8 @@ class World:
                 self._unconfirmed[effect.app, effect.cycle] = effect
             elif isinstance(effect, ThawFilesystems):
                 self._unconfirmed["filesystems"] = effect
+            elif isinstance(effect, InspectPaths):
+                self._unconfirmed["paths"] = effect
 
     def _draw(self, before: Phase, input: type[Input]) -> None:
         """Remember the way that this step took, up to the next cycle that it may have begun."""
@@ -139,7 +165,7 @@ class World:
             if isinstance(effect, Announce) and effect.event.kind is EventKind.PHASE_CHANGED
         ]
         for number, phase in enumerate(entered):
-            if phase is Phase.REQUESTED and not (number == 0 and before.is_resting):
+            if phase is Phase.REQUESTED and not (number == 0 and (before.is_resting or before is Phase.PREPARED)):
                 return
             self.arrows.add((before, input, phase))
 
@@ -184,15 +210,21 @@ class World:
         reserve: timedelta = timedelta(0),
         hold: timedelta = HOLD,
         supersedes: bool = False,
+        overlap: Overlap = Overlap.REFUSE,
     ) -> Request:
-        self._requests += 1
-        number, requester = str(self._requests), f"{source} host"
-        return Request(number, source, kind, requester, self.now + limit, reserve, hold, supersedes)
+        self.requests += 1
+        number, requester, rehearses = str(self.requests), f"{source} host", source == REHEARSAL
+        return Request(number, source, kind, requester, self.now + limit, reserve, hold, supersedes, overlap, rehearses)
 
     def check(
-        self, source: str = "freebsd", limit: timedelta = LIMIT, supersedes: bool = False, cycle: str = ""
+        self,
+        source: str = "freebsd",
+        limit: timedelta = LIMIT,
+        supersedes: bool = False,
+        overlap: Overlap = Overlap.REFUSE,
+        cycle: str = "",
     ) -> Request:
-        request = self.request(RequestKind.CHECK, source, limit, supersedes=supersedes)
+        request = self.request(RequestKind.CHECK, source, limit, supersedes=supersedes, overlap=overlap)
         self.feed(CheckRequested(request, cycle or f"c{request.id}"))
         return request
 
@@ -203,8 +235,9 @@ class World:
         reserve: timedelta = timedelta(0),
         hold: timedelta = HOLD,
         supersedes: bool = False,
+        overlap: Overlap = Overlap.REFUSE,
     ) -> Request:
-        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes)
+        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap)
         self.feed(FreezeRequested(request, f"c{request.id}"))
         return request
 
@@ -213,8 +246,8 @@ class World:
         self.feed(ThawRequested(request))
         return request
 
-    def lose_source(self, source: str = "freebsd") -> list[Effect]:
-        return self.feed(SourceLost(source, "the device went away"))
+    def lose_source(self, source: str = "freebsd", request: str = "") -> list[Effect]:
+        return self.feed(SourceLost(source, "the device went away", request))
 
     def force(self, reason: str = "the administrator wants it") -> list[Effect]:
         return self.feed(ThawForced(reason))
@@ -232,9 +265,13 @@ class World:
         needs: timedelta | None = None,
         hold: timedelta = 60 * SECOND,
         claim: HoldClaim | None = None,
+        incarnation: str = "",
+        watched: bool = False,
+        set_aside: str = "",
     ) -> AppId:
         app = AppId(name)
-        self.feed(AppRegistered(Registration(app, order, after, requirement, prepares, needs, hold, claim)))
+        how = (order, after, requirement, prepares, needs, hold, claim, incarnation, watched, set_aside)
+        self.feed(AppRegistered(Registration(app, *how)))
         return app
 
     def leave(self, name: str, died: bool = False) -> list[Effect]:
@@ -269,6 +306,31 @@ class World:
     def filesystems_thawed(self, unbroken: bool = True, reason: str = "", cycle: str = "") -> list[Effect]:
         return self.feed(FilesystemsThawed(cycle or self.machine.cycle, unbroken, reason))
 
+    # -- the journal and the witness
+
+    def entry(self, stage: Stage = Stage.HELD) -> JournalEntry:
+        """The last one that was to be written."""
+        return [effect.entry for effect in self.all(WriteJournal) if effect.entry.stage is stage][-1]
+
+    def restart(self, entry: JournalEntry, away: timedelta = timedelta(0)) -> None:
+        """The broker is killed, and after a while a new one finds `entry` in the journal. Nobody is there yet."""
+        self.now += away
+        self.machine = Machine(self.settings, self.now, checking=True)
+        self.ledger = Ledger(entry.source)
+        self._registered.clear()
+        self._unconfirmed.clear()
+        self.feed(CycleAdopted(entry))
+
+    def journal_written(self, stage: Stage) -> list[Effect]:
+        return self.feed(JournalWritten(self.machine.cycle, stage))
+
+    def journal_failed(self, stage: Stage, reason: str = "no space is left") -> list[Effect]:
+        return self.feed(JournalFailed(self.machine.cycle, stage, reason))
+
+    def paths_inspected(self, **changed: str) -> list[Effect]:
+        sentences = {AppId(name): sentence for name, sentence in changed.items()}
+        return self.feed(PathsInspected(self.machine.cycle, sentences))
+
     # -- whole ways
 
     def hold(self, *names: str, frozen: bool = True, **how: timedelta) -> Request:
@@ -285,6 +347,8 @@ class World:
             effect = next(iter(self._unconfirmed.values()))
             if isinstance(effect, AskThaw | AskAbort):
                 self.feed(AppThawed(effect.app, effect.cycle, unbroken=True))
+            elif isinstance(effect, InspectPaths):
+                self.paths_inspected()
             else:
                 self.filesystems_thawed()
         assert self.phase.is_resting, self.phase
@@ -337,12 +401,14 @@ class World:
     def photo(self) -> object:
         """All that the machine knows, to compare: a refused input must not change it."""
         state = self.machine._state
-        known = (state.phase, state.phase_since, state.roster, state.cycle, state.pending, state.closed)
+        known = (state.phase, state.phase_since, state.roster, state.cycle, state.waiting, state.closed)
         return copy.deepcopy((*known, state.last_verdict))
 
 
 def in_phase(phase: Phase) -> World:
-    """A world of the source `freebsd` in a phase. `a` prepares and freezes before `b`."""
+    """A world of the source `freebsd` in a phase. `a` prepares and freezes before `b`. Where the disk is awaited, it is
+    slow.
+    """
     world = World()
     world.register("a", 10, prepares=True)
     world.register("b", 20)
@@ -354,14 +420,18 @@ def in_phase(phase: Phase) -> World:
     world.ready("a")
     if phase is Phase.PREPARED:
         return world
+    world.disk = phase is not Phase.REQUESTED
     world.freeze()
+    if phase is Phase.REQUESTED:
+        return world
     if phase is Phase.FREEZING_APPS:
         return world
     if phase is Phase.ABORTED:
         world.leave("a")
         return world
+    world.disk = phase is not Phase.CERTIFYING
     world.ack("a", "b")
-    if phase is Phase.FREEZING_FILESYSTEMS:
+    if phase in (Phase.CERTIFYING, Phase.FREEZING_FILESYSTEMS):
         return world
     world.filesystems_froze()
     if phase is Phase.ABORTING:

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from appvss.cycle.effects import AnswerSource, AskAbort, EndCycle, ThawFilesystems
-from appvss.cycle.ending import OWED_LIMIT
 from appvss.cycle.inputs import AppLostHold, AppThawed, CheckRequested, DeadlinePassed, FreezeRequested
+from appvss.cycle.releasing import OWED_LIMIT
 from appvss.cycle.state import ANSWER_MARGIN, CycleSettings
 from appvss.model.app import AppId, HoldClaim, Requirement
 from appvss.model.phase import Phase

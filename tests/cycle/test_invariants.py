@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw
+from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw, EndCycle
 from appvss.cycle.inputs import (
     AppFroze,
     AppLeft,
     AppReady,
     AppRegistered,
     FreezeRequested,
+    Input,
     SourceLost,
     ThawRequested,
 )
 from appvss.cycle.invariants import InvariantBroken, Ledger, check_step
 from appvss.cycle.state import Cycle, State
 from appvss.model.app import AppId, HoldClaim, Registration
+from appvss.model.cycle import CycleRecord
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
+from appvss.model.verdict import Level, Verdict
 from tests.cycle.support import BEGINNING, LIMIT, MOMENT, World, in_phase, seconds
 
 A = AppId("a")
@@ -84,6 +88,10 @@ def _thawed_early(cycle: Cycle) -> None:
     cycle.participants[A].let_go_at = BEGINNING - MOMENT
 
 
+def _doubted(cycle: Cycle) -> None:
+    cycle.participants[A].doubt = "its files grew"
+
+
 def _past_its_limit(cycle: Cycle) -> None:
     cycle.participants[A].hold_limit = -MOMENT
 
@@ -96,6 +104,7 @@ def _past_its_limit(cycle: Cycle) -> None:
         (_ended_early, "is `application` and ended early"),
         (_not_confirmed, "a is required, was not held"),
         (_thawed_early, "a was thawed before the hold ended"),
+        (_doubted, "a was held, although its files grew"),
         (_past_its_limit, "a held past its limit"),
     ],
 )
@@ -202,3 +211,71 @@ def test_what_was_asked_too_late_or_by_a_lost_source_is_owed_no_answer() -> None
         ledger.at_rest(BEGINNING)
     ledger.told(SourceLost("freebsd", "gone"), BEGINNING)
     ledger.at_rest(BEGINNING)
+
+
+def test_of_a_lost_requester_only_its_own_request_is_not_owed() -> None:
+    ledger, first = Ledger(), _request()
+    second = replace(first, id="2")
+    ledger.told(FreezeRequested(first, "c"), BEGINNING)
+    ledger.told(FreezeRequested(second, "d"), BEGINNING)
+    ledger.told(SourceLost("freebsd", "gone", "2"), BEGINNING)
+    with pytest.raises(InvariantBroken, match="requests without an answer: \\['1'\\]"):
+        ledger.at_rest(BEGINNING)
+
+
+def _told() -> tuple[Ledger, Request]:
+    """An app is frozen, and the requester was told "go on"."""
+    ledger, request = Ledger(), _request()
+    ledger.told(FreezeRequested(request, "c"), BEGINNING)
+    ledger.sent([FREEZE, _answer(request)], BEGINNING)
+    return ledger, request
+
+
+THAW = replace(_request(), id="9", kind=RequestKind.THAW)
+
+
+@pytest.mark.parametrize(
+    "told", [None, ThawRequested(replace(THAW, source="local")), SourceLost("freebsd", "gone", "7")]
+)
+def test_no_thaw_is_sent_while_a_requester_holds(told: Input | None) -> None:
+    ledger, _ = _told()
+    if told is not None:
+        ledger.told(told, BEGINNING)
+    with pytest.raises(InvariantBroken, match="a was sent its thaw while the requesters of freebsd still hold"):
+        ledger.sent([AskThaw(A, "c")], BEGINNING)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ThawRequested(THAW),
+        SourceLost("freebsd", "gone"),
+        SourceLost("freebsd", "gone", "1"),
+        FreezeRequested(replace(_request(), id="2", supersedes=True), "d"),
+    ],
+)
+def test_a_thaw_is_sent_when_nobody_holds_any_more(told: Input) -> None:
+    ledger, _ = _told()
+    ledger.told(told, BEGINNING)
+    ledger.sent([AskThaw(A, "c")], BEGINNING)
+
+
+def test_an_abort_is_sent_whoever_holds_and_the_next_cycle_is_another() -> None:
+    ledger, _ = _told()
+    verdict = Verdict("c", Level.CRASH, (), ("the hold limit passed",))
+    record = CycleRecord("c", "freebsd", "host", BEGINNING, LIMIT, Phase.ABORTED, verdict)
+    ledger.sent([AskAbort(A, "c", "the hold limit passed"), EndCycle(record)], BEGINNING)
+    ledger.sent([FREEZE, AskThaw(A, "c")], BEGINNING)
+
+
+def test_a_requester_that_was_told_no_holds_nothing() -> None:
+    ledger, request = Ledger(), _request()
+    ledger.told(FreezeRequested(request, "c"), BEGINNING)
+    ledger.sent([FREEZE, AnswerSource(Answer(request, go_on=False, reason="no")), AskThaw(A, "c")], BEGINNING)
+
+
+def test_the_requester_of_an_adopted_hold_holds() -> None:
+    ledger = Ledger("freebsd")
+    ledger.told(AppRegistered(Registration(A, claim=HoldClaim("c", LIMIT))), BEGINNING)
+    with pytest.raises(InvariantBroken, match="still hold"):
+        ledger.sent([AskThaw(A, "c")], BEGINNING)

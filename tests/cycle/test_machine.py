@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
-from appvss.cycle.effects import AnswerSource, AskThaw
+from appvss.cycle.effects import Announce, AnswerSource, AskThaw
 from appvss.cycle.inputs import (
     AppFroze,
     AppRegistered,
@@ -16,11 +17,14 @@ from appvss.cycle.inputs import (
     FilesystemsFrozen,
     FilesystemsThawed,
     FreezeRequested,
+    JournalWritten,
     ThawRequested,
 )
 from appvss.cycle.machine import Machine
 from appvss.cycle.state import ANSWER_MARGIN, AppState, CycleSettings
 from appvss.model.app import AppId, Registration
+from appvss.model.event import EventKind
+from appvss.model.journal import Stage
 from appvss.model.phase import Phase
 from appvss.model.request import RequestKind
 from appvss.model.verdict import Outcome
@@ -41,7 +45,9 @@ def test_a_whole_cycle_without_checking() -> None:
     app = AppId("a")
     machine.handle(AppRegistered(Registration(app)), BEGINNING)
     machine.handle(FreezeRequested(world.request(RequestKind.FREEZE), "c"), BEGINNING)
+    machine.handle(JournalWritten("c", Stage.FREEZING), BEGINNING)
     machine.handle(AppFroze(app, "c"), BEGINNING)
+    machine.handle(JournalWritten("c", Stage.HELD), BEGINNING)
     effects = machine.handle(FilesystemsFrozen("c", frozen=False), BEGINNING)
     assert [effect.answer.go_on for effect in effects if isinstance(effect, AnswerSource)] == [True]
     machine.handle(ThawRequested(world.request(RequestKind.THAW)), BEGINNING)
@@ -168,3 +174,36 @@ def test_an_instant_before_the_deadline_nothing_happens() -> None:
     world.feed(DeadlinePassed())
     assert (world.phase, world.last) == (Phase.FREEZING_APPS, [])
     assert due <= world.now + LIMIT
+
+
+def test_the_way_of_a_cycle_is_announced_in_order() -> None:
+    world = World()
+    world.register("a", prepares=True)
+    world.freeze()
+    world.ready("a")
+    world.ack("a")
+    world.filesystems_froze()
+    world.thaw()
+    world.finish()
+    events = [effect.event for effect in world.all(Announce)]
+    assert [event.kind for event in events if event.kind is not EventKind.PHASE_CHANGED] == [
+        EventKind.APP_REGISTERED,
+        EventKind.CYCLE_BEGAN,
+        EventKind.JOURNAL_WRITTEN,
+        EventKind.PREPARE_ASKED,
+        EventKind.APP_READY,
+        EventKind.FREEZE_ASKED,
+        EventKind.APP_FROZE,
+        EventKind.CERTIFICATE_WRITTEN,
+        EventKind.FILESYSTEMS_FROZE,
+        EventKind.SOURCE_ANSWERED,
+        EventKind.FILESYSTEMS_THAWED,
+        EventKind.THAW_ASKED,
+        EventKind.APP_THAWED,
+        EventKind.CYCLE_ENDED,
+        EventKind.SOURCE_ANSWERED,
+    ]
+    phases = [event.phase for event in events if event.kind is EventKind.PHASE_CHANGED]
+    assert phases == [phase.value for phase in Phase if phase.value in phases]
+    assert {event.cycle for event in events[1:]} == {"c1"}
+    assert all(one.at <= other.at for one, other in pairwise(events))

@@ -21,7 +21,14 @@ def part(name: str, outcome: Outcome, requirement: Requirement = REQUIRED, reaso
     return AppOutcome(AppId(name), outcome, requirement, 50, reason)
 
 
-def verdict(*parts: AppOutcome, go_on: bool = True, ended: str = "", frozen: bool = False, doubt: str = "") -> Verdict:
+def verdict(
+    *parts: AppOutcome,
+    go_on: bool = True,
+    ended: str = "",
+    frozen: bool = False,
+    doubt: str = "",
+    notes: tuple[str, ...] = (),
+) -> Verdict:
     return judge(
         "c",
         parts,
@@ -29,6 +36,7 @@ def verdict(*parts: AppOutcome, go_on: bool = True, ended: str = "", frozen: boo
         ended_by=ended,
         filesystems_frozen=frozen,
         filesystems_doubt=doubt,
+        journal_notes=notes,
         hold=timedelta(seconds=1),
     )
 

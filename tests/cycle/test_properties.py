@@ -1,209 +1,26 @@
-"""Random lives of a machine beside an observer that knows what every app truly does.
-
-The observer believes nobody: it follows what is sent to each app, and the app's own clock. It asserts
-- that `application` is said only when no required app was free between the answer to the freeze and the thaw;
-- that nothing stays frozen: in rest every app that holds has its thaw or abort before it, and rest comes in time.
+"""Random lives of a machine beside an observer that knows what every app truly does (`observed`): the steps are chosen
+by hypothesis, which looks for the shortest life that breaks a promise.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import timedelta
-from enum import StrEnum
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from appvss.cycle.effects import (
-    AnswerSource,
-    AskAbort,
-    AskFreeze,
-    AskPrepare,
-    AskThaw,
-    Effect,
-    EndCycle,
-    FreezeFilesystems,
-    ThawFilesystems,
-)
-from appvss.cycle.inputs import (
-    AppFroze,
-    AppLeft,
-    AppLostHold,
-    AppReady,
-    AppRegistered,
-    AppThawed,
-    AppVetoed,
-    Input,
-    ThawRequested,
-)
-from appvss.model.app import AppId, HoldClaim, Registration, Requirement
-from appvss.model.instant import Instant
+from appvss.cycle.effects import AskFreeze, AskPrepare, ThawFilesystems
+from appvss.cycle.inputs import AppFroze, AppLostHold, AppReady, AppThawed, AppVetoed
+from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.phase import Phase
-from appvss.model.request import RequestKind
-from appvss.model.verdict import Level
-from tests.cycle.support import BEGINNING, LIMIT, SECOND, World
+from tests.cycle.observed import PREPARED_LIMIT, App, Habit, Observed
+from tests.cycle.support import LIMIT, SECOND
 
 NAMES = ("a", "b", "c", "d")
 SOURCES = ("freebsd", "local")
 LONGEST_HOLD = 40 * SECOND
-PREPARED_LIMIT = 20 * SECOND
-
-
-class Habit(StrEnum):
-    """What an app does when its own hold limit passes."""
-
-    HONEST = "it goes on, and says that its hold was broken"
-    LIAR = "it goes on, and says that its hold was unbroken"
-    STUBBORN = "it holds on, and says that its hold was unbroken"
-
-
-@dataclass
-class App:
-    """What one app truly does."""
-
-    registration: Registration
-    habit: Habit
-    is_connected: bool = False
-    inbox: deque[AskPrepare | AskFreeze | AskThaw | AskAbort] = field(default_factory=deque)
-    cycle: str = ""
-    """The cycle that it has acked and not let go of yet."""
-    acked_at: Instant = BEGINNING
-    limit: timedelta = timedelta(0)
-    is_quiet: bool = False
-    """Whether it truly changes nothing. Not so any more when its hold broke unseen."""
-    is_broken: bool = False
-
-    @property
-    def id(self) -> AppId:
-        return self.registration.app
-
-    @property
-    def is_required(self) -> bool:
-        return self.registration.requirement is Requirement.REQUIRED
-
-    def freeze(self, cycle: str, limit: timedelta, now: Instant) -> None:
-        self.cycle, self.limit, self.acked_at = cycle, limit, now
-        self.is_quiet, self.is_broken = True, False
-
-    def let_go(self) -> None:
-        self.cycle, self.is_quiet = "", False
-
-    def look_at_the_clock(self, now: Instant) -> None:
-        """Keep the own limit, as every app must."""
-        if self.is_quiet and now >= self.acked_at + self.limit and self.habit is not Habit.STUBBORN:
-            self.is_quiet = False
-            self.is_broken = self.habit is Habit.HONEST
-
-    def claim(self, now: Instant) -> HoldClaim | None:
-        """What it says of its hold when it attaches again."""
-        return HoldClaim(self.cycle, now - self.acked_at) if self.cycle and not self.is_broken else None
-
-
-class Observed(World):
-    """A world in which the apps' true holds are known."""
-
-    def __init__(self, apps: Iterable[App]) -> None:
-        super().__init__(prepared_limit=PREPARED_LIMIT, return_grace=4 * SECOND, thaw_limit=3 * SECOND)
-        self.apps = {app.id: app for app in apps}
-        self.is_snapshot_time = False
-        """From the answer to the freeze to the thaw."""
-        self.free: set[AppId] = set()
-        """The required apps that were free in it."""
-        self.freezer: deque[FreezeFilesystems | ThawFilesystems] = deque()
-        self.are_filesystems_asked = False
-
-    def feed(self, input: Input) -> list[Effect]:
-        for app in self.apps.values():
-            app.look_at_the_clock(self.now)
-        self.look()
-        if isinstance(input, ThawRequested) and self.phase is Phase.HOLDING:
-            due = self.machine.next_deadline()
-            is_overdue = due is not None and due <= self.now
-            self.is_snapshot_time &= is_overdue or self.machine._state.running.source != input.request.source
-        effects = super().feed(input)
-        for effect in effects:
-            self._see(effect)
-        self.look()
-        return effects
-
-    def look(self) -> None:
-        """Who is free now, in the time of the snapshot?"""
-        if self.is_snapshot_time:
-            self.free |= {app.id for app in self.apps.values() if app.is_required and self._is_free(app)}
-
-    def _is_free(self, app: App) -> bool:
-        return app.is_connected and not app.is_quiet
-
-    def _see(self, effect: Effect) -> None:
-        match effect:
-            case AskPrepare() | AskFreeze() | AskThaw() | AskAbort():
-                if self.apps[effect.app].is_connected:
-                    self.apps[effect.app].inbox.append(effect)
-            case FreezeFilesystems():
-                self.freezer.append(effect)
-                self.are_filesystems_asked = True
-            case ThawFilesystems():
-                self.freezer.append(effect)
-                self.are_filesystems_asked = False
-            case AnswerSource(answer=answer) if answer.request.kind is RequestKind.FREEZE and answer.go_on:
-                self.is_snapshot_time, self.free = True, set()
-            case EndCycle(record=record):
-                if record.verdict.level is Level.APPLICATION:
-                    assert not self.free, f"{self.free} were free in an application-consistent snapshot"
-                self.is_snapshot_time = False
-            case _:
-                pass
-
-    # -- what apps do
-
-    def attach(self, app: App) -> None:
-        app.is_connected = True
-        registration = app.registration
-        claimed = Registration(
-            registration.app,
-            registration.order,
-            registration.after,
-            registration.requirement,
-            registration.prepares,
-            registration.freeze_timeout,
-            registration.hold_limit,
-            app.claim(self.now),
-        )
-        if claimed.claim is None:
-            app.let_go()
-        self.feed(AppRegistered(claimed))
-
-    def detach(self, app: App, died: bool) -> None:
-        app.is_connected = False
-        app.inbox.clear()
-        if died:
-            if app.is_required and self.is_snapshot_time:
-                self.free.add(app.id)
-            app.let_go()
-        self.feed(AppLeft(app.id, "its stream broke", died))
-
-    def obey(self, app: App) -> None:
-        """Do what the oldest message wants, and say so."""
-        message = app.inbox.popleft()
-        match message:
-            case AskPrepare(cycle=cycle):
-                self.feed(AppReady(app.id, cycle))
-            case AskFreeze(cycle=cycle, hold_limit=limit):
-                app.freeze(cycle, limit, self.now)
-                self.feed(AppFroze(app.id, cycle))
-            case AskThaw(cycle=cycle) | AskAbort(cycle=cycle):
-                unbroken = app.cycle == cycle and not app.is_broken
-                if app.cycle == cycle:
-                    app.let_go()
-                self.feed(AppThawed(app.id, cycle, unbroken, "" if unbroken else "it was broken"))
-
-    def stays_frozen(self, app: App) -> bool:
-        """Whether an app holds, is there, and nothing that was sent to it will end that."""
-        ends = any(isinstance(one, AskThaw | AskAbort) and one.cycle == app.cycle for one in app.inbox)
-        return app.is_connected and app.cycle != "" and not app.is_broken and not ends
 
 
 LENGTHS = st.sampled_from([SECOND * number for number in (0, 0.2, 0.3, 0.5, 1, 2.5, 4, 8, 15)])

@@ -9,187 +9,29 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw
-from appvss.cycle.inputs import (
-    AppFroze,
-    AppLeft,
-    AppLostHold,
-    AppReady,
-    AppRegistered,
-    AppThawed,
-    AppVetoed,
-    CheckRequested,
-    DeadlinePassed,
-    FilesystemsFailed,
-    FilesystemsFrozen,
-    FilesystemsThawed,
-    FreezeRequested,
-    Input,
-    SourceLost,
-    ThawForced,
-    ThawRequested,
-)
+from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw, InspectPaths, WriteJournal
+from appvss.cycle.inputs import AppFroze, AppReady, AppThawed, DeadlinePassed, Input, RegistrationChanged
 from appvss.cycle.table import RESTING, RUNNING, TABLE
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
+from appvss.model.journal import Stage
 from appvss.model.phase import Phase
-from appvss.model.request import RequestKind
-from tests.cycle.support import HOLD, LIMIT, SECOND, World, in_phase, seconds
+from appvss.model.policy import Overlap
+from tests.cycle.support import HOLD, LIMIT, REHEARSAL, SECOND, World, seconds
+from tests.cycle.ways import SOURCES, WAYS, Way, values
 
 INPUTS: tuple[type[Input], ...] = Input.__args__
-LASTING = [phase for phase in Phase if phase is not Phase.REQUESTED]
-APPS = ("a", "b", "stranger")
-SOURCES = ("freebsd", "local")
 
 
-def _away(phase: Phase) -> World:
-    """As `in_phase`, with `a` away where it can be."""
-    world = in_phase(phase)
-    if phase in (Phase.FREEZING_FILESYSTEMS, Phase.HOLDING, *RUNNING[-3:]):
-        world.leave("a")
-    if phase is Phase.FREEZING_FILESYSTEMS:
-        world.filesystems_froze()
-    assert world.phase is phase
-    return world
-
-
-def _waiting(phase: Phase) -> World:
-    """As `in_phase`, with a request that waits for the end of the thaw."""
-    world = in_phase(phase)
-    if phase in RUNNING[-3:]:
-        world.freeze(supersedes=True)
-    assert world.phase is phase
-    return world
-
-
-def _tolerated(phase: Phase) -> World:
-    """As `in_phase`, where one app takes part and is only tolerated."""
-    world = World()
-    world.register("a", requirement=Requirement.TOLERATED, prepares=True)
-    if phase.is_resting:
-        return world
-    ways: list[tuple[Phase, Callable[[], object]]] = [
-        (Phase.PREPARING, world.check),
-        (Phase.PREPARED, lambda: world.ready("a")),
-        (Phase.FREEZING_APPS, world.freeze),
-        (Phase.FREEZING_FILESYSTEMS, lambda: world.ack("a")),
-        (Phase.HOLDING, world.filesystems_froze),
-        (Phase.ABORTING, lambda: world.force() if phase is Phase.ABORTING else world.thaw()),
-        (Phase.THAWING_FILESYSTEMS, lambda: None),
-        (Phase.THAWING_APPS, world.filesystems_thawed),
-    ]
-    for reached, step in ways:
-        step()
-        if reached is phase:
-            break
-    assert world.phase is phase
-    return world
-
-
-def _alone(phase: Phase) -> World:
-    """As `_away`; while apps freeze or thaw, the one that is away is the only one that is waited for."""
-    if phase is Phase.THAWING_APPS:
-        world = _tolerated(phase)
-        world.leave("a")
-        return world
-    if phase is not Phase.FREEZING_APPS:
-        return _away(phase)
-    world = World()
-    world.register("a")
-    world.register("b", requirement=Requirement.TOLERATED)
-    world.freeze()
-    world.ack("a")
-    world.leave("a")
-    world.veto("b")
-    world.confirm("b")
-    assert world.phase is phase
-    return world
-
-
-def _seldom(phase: Phase) -> World:
-    """The phase as it seldom is: nobody has checked, one has acked, one is away, one is the last, there is none."""
-    world = World()
-    match phase:
-        case Phase.PREPARING:
-            world.register("a", requirement=Requirement.TOLERATED, prepares=True)
-            world.freeze()
-        case Phase.FREEZING_APPS:
-            world.register("a")
-            world.register("b")
-            world.freeze()
-            world.ack("a")
-        case Phase.FREEZING_FILESYSTEMS:
-            world.register("a", requirement=Requirement.TOLERATED)
-            world.freeze()
-            world.ack("a")
-            world.leave("a")
-            world.filesystems_froze()
-        case Phase.ABORTING:
-            world.register("a")
-            world.hold("a")
-            world.force()
-            world.filesystems_thawed()
-        case Phase.COMPLETED:
-            world.hold()
-            world.thaw()
-            world.finish()
-        case _:
-            world = in_phase(phase)
-    assert world.phase is phase
-    return world
-
-
-WAYS = (in_phase, _tolerated, _alone, _seldom, _waiting)
-
-
-def values(world: World, input: type[Input]) -> list[Input]:
-    """Plausible and foreign values of an input."""
-    cycles, both = (world.machine.cycle, "foreign"), (True, False)
-    apps = [(AppId(name), cycle) for name in APPS for cycle in cycles]
-    plain: dict[type[Input], list[Input]] = {
-        SourceLost: [SourceLost(source, "gone") for source in SOURCES],
-        ThawForced: [ThawForced("now"), ThawForced("")],
-        AppRegistered: list(_registrations(world)),
-        AppLeft: [AppLeft(AppId(name), "gone", died) for name in APPS for died in both],
-        AppReady: [AppReady(app, cycle) for app, cycle in apps],
-        AppFroze: [AppFroze(app, cycle) for app, cycle in apps],
-        AppVetoed: [AppVetoed(app, cycle, reason) for app, cycle in apps for reason in ("why", "")],
-        AppLostHold: [AppLostHold(app, cycle, reason) for app, cycle in apps for reason in ("why", "")],
-        AppThawed: [AppThawed(app, cycle, unbroken) for app, cycle in apps for unbroken in both],
-        FilesystemsFrozen: [FilesystemsFrozen(cycle, frozen) for cycle in cycles for frozen in both],
-        FilesystemsFailed: [FilesystemsFailed(cycle, "broken") for cycle in cycles],
-        FilesystemsThawed: [FilesystemsThawed(cycle, unbroken) for cycle in cycles for unbroken in both],
-        DeadlinePassed: [DeadlinePassed()],
-    }
-    return plain.get(input) or list(_requests(world, input))
-
-
-def _requests(world: World, input: type[Input]) -> Iterator[Input]:
-    for source, limit, supersedes in itertools.product(SOURCES, (LIMIT, timedelta(0), -SECOND), (True, False)):
-        if input is ThawRequested:
-            yield ThawRequested(world.request(RequestKind.THAW, source, limit))
-        elif input is FreezeRequested:
-            yield FreezeRequested(world.request(RequestKind.FREEZE, source, limit, supersedes=supersedes), "new")
-        else:
-            yield CheckRequested(world.request(RequestKind.CHECK, source, limit, supersedes=supersedes), "new")
-
-
-def _registrations(world: World) -> Iterator[Input]:
-    cycle = world.machine.cycle
-    for claim in (None, HoldClaim(cycle, HOLD), HoldClaim(cycle, -SECOND), HoldClaim("foreign", HOLD)):
-        for name in APPS:
-            for requirement in Requirement:
-                yield AppRegistered(Registration(AppId(name), 10, (), requirement, prepares=True, claim=claim))
+@pytest.mark.parametrize(("way", "phase"), WAYS)
+def test_the_ways_into_the_phases_are_right(way: Way, phase: Phase) -> None:
+    assert way(phase).phase is phase
 
 
 @pytest.mark.parametrize("input", INPUTS, ids=lambda input: str(input.__name__))
-@pytest.mark.parametrize("phase", LASTING)
-@pytest.mark.parametrize("ways", WAYS)
-def test_every_pair_is_legal_or_refused_by_name(
-    ways: Callable[[Phase], World], phase: Phase, input: type[Input]
-) -> None:
-    for number in range(len(values(ways(phase), input))):
-        world = ways(phase)
-        told = values(world, input)[number]
+@pytest.mark.parametrize(("way", "phase"), WAYS)
+def test_every_pair_is_legal_or_refused_by_name(way: Way, phase: Phase, input: type[Input]) -> None:
+    for told in values(way(phase), input):
+        world = way(phase)
         before = world.photo()
         world.feed(told)  # checked: it raises when an invariant breaks
         if (phase, input) not in TABLE and input is not DeadlinePassed:
@@ -202,10 +44,10 @@ def test_every_pair_is_legal_or_refused_by_name(
 
 
 def test_no_phase_is_forgotten() -> None:
-    assert {phase for phase, _ in TABLE} == set(LASTING)
+    assert {phase for phase, _ in TABLE} == set(Phase)
     assert {input for _, input in TABLE} == set(INPUTS)
     assert set(RESTING) == {phase for phase in Phase if phase.is_resting}
-    assert {*RESTING, *RUNNING} == set(LASTING)
+    assert {*RESTING, *RUNNING} == set(Phase)
 
 
 def test_time_can_pass_in_every_phase_that_has_a_cycle() -> None:
@@ -217,13 +59,14 @@ class Walk:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.world = World(prepared_limit=seconds(20))
+        self.world = World(prepared_limit=seconds(20), is_journal_required=self._one_in(4))
         steps: list[tuple[int, Callable[[], object]]] = [
             (12, self._register),
+            (1, self._change_policy),
             (6, lambda: self.world.leave(self._app(), self._one_in(3))),
-            (8, self._ask),
-            (4, lambda: self.world.thaw(self._source())),
-            (1, lambda: self.world.lose_source(self._source())),
+            (10, self._ask),
+            (5, lambda: self.world.thaw(self._source())),
+            (1, self._lose_source),
             (1, self.world.force),
             (20, self._answer_questions),
             (5, lambda: self.world.veto(self._app())),
@@ -233,6 +76,9 @@ class Walk:
             (7, lambda: self.world.filesystems_froze(self._one_in(2))),
             (1, self.world.filesystems_failed),
             (5, lambda: self.world.filesystems_thawed(self._one_in(2))),
+            (4, self._write_journal),
+            (3, self._inspect),
+            (1, self._restart),
             (9, lambda: self.world.pass_time(self.random.choice([SECOND / 10, SECOND, 3 * SECOND, 6 * SECOND]))),
             (1, lambda: self.world.jump(self.random.choice([SECOND, 20 * SECOND]))),
         ]
@@ -240,6 +86,7 @@ class Walk:
 
     def go(self, length: int) -> World:
         for step in self.random.choices(self.steps, self.weights, k=length):
+            self.world.disk = not self._one_in(4)
             step()
             if self._one_in(20):
                 self.world.until_rest()
@@ -264,19 +111,31 @@ class Walk:
             name,
             self.random.choice([10, 50]),
             self.random.choice(list(Requirement)),
-            after=("a",) if self._one_in(3) else (),
+            after=(self._app(),) if self._one_in(3) else (),
             prepares=self._one_in(3),
             needs=self.random.choice([None, None, SECOND, 9 * SECOND]),
             hold=self.random.choice([3 * SECOND, 60 * SECOND]),
             claim=self.random.choice(claims),
+            incarnation=self.random.choice(["", "", "first", "second"]),
+            watched=self._one_in(3),
+            set_aside="it failed too often" if self._one_in(10) else "",
         )
 
+    def _change_policy(self) -> None:
+        aside = "it failed too often" if self._one_in(2) else ""
+        self.world.feed(RegistrationChanged(Registration(AppId(self._app()), set_aside=aside)))
+
     def _ask(self) -> None:
-        source, supersedes = self._source(), self._one_in(3)
-        if self._one_in(3):
-            self.world.check(source, supersedes=supersedes)
+        source, supersedes, overlap = self._source(), self._one_in(3), self.random.choice(list(Overlap))
+        limit = self.random.choice([LIMIT, LIMIT, SECOND / 2])
+        if self._one_in(3) and source != REHEARSAL:
+            self.world.check(source, limit, supersedes, overlap)
         else:
-            self.world.freeze(source, limit=self.random.choice([LIMIT, LIMIT, SECOND / 2]), supersedes=supersedes)
+            hold = self.random.choice([HOLD, 4 * SECOND])
+            self.world.freeze(source, limit, hold=hold, supersedes=supersedes, overlap=overlap)
+
+    def _lose_source(self) -> None:
+        self.world.lose_source(self._source(), self.random.choice(["", str(self.world.requests)]))
 
     def _answer_questions(self) -> None:
         for effect in self.world.sent[-30:]:
@@ -290,12 +149,28 @@ class Walk:
             if isinstance(effect, AskThaw | AskAbort) and not self._one_in(5):
                 self.world.feed(AppThawed(effect.app, effect.cycle, unbroken=True))
 
+    def _write_journal(self) -> None:
+        stage = self.random.choice(list(Stage))
+        if self._one_in(3):
+            self.world.journal_failed(stage)
+        else:
+            self.world.journal_written(stage)
+
+    def _inspect(self) -> None:
+        if any(isinstance(effect, InspectPaths) for effect in self.world.sent[-30:]):
+            self.world.paths_inspected(**({self._app(): "changed"} if self._one_in(3) else {}))
+
+    def _restart(self) -> None:
+        entries = [effect.entry for effect in self.world.sent[-60:] if isinstance(effect, WriteJournal)]
+        if entries:
+            self.world.restart(entries[-1], self.random.choice([SECOND / 10, 2 * SECOND, 60 * SECOND]))
+
 
 def _arrows() -> Iterator[set[tuple[Phase, type[Input], Phase]]]:
-    for ways, phase, input in itertools.product(WAYS, LASTING, INPUTS):
-        for number in range(len(values(ways(phase), input))):
-            world = ways(phase)
-            world.feed(values(world, input)[number])
+    for (way, phase), input in itertools.product(WAYS, INPUTS):
+        for told in values(way(phase), input):
+            world = way(phase)
+            world.feed(told)
             world.until_rest()
             yield world.arrows
     for seed in range(400):

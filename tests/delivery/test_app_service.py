@@ -37,11 +37,13 @@ async def refused(directory: Path, **hello: Any) -> Ending:
 async def test_welcome_says_what_is_in_force(directory: Path) -> None:
     async with app_desk(directory) as desk, raw_app(directory) as app:
         welcome = await app.hello("orders-db", instance="eu", order=0, requirement=types_pb2.REQUIREMENT_TOLERATED)
+        word = app.incarnation
         assert welcome == app_pb2.Welcome(
             protocol_version=1, broker="appvss/test", requirement=types_pb2.REQUIREMENT_TOLERATED, order=0
         )
         _, registration = await desk.told("registered")
-        assert registration == Registration(AppId("orders-db", "eu"), order=0, requirement=Requirement.TOLERATED)
+        app_id, tolerated = AppId("orders-db", "eu"), Requirement.TOLERATED
+        assert registration == Registration(app_id, order=0, requirement=tolerated, incarnation=word)
 
 
 async def test_the_administrators_word_goes_before_the_apps(directory: Path) -> None:
@@ -381,7 +383,7 @@ async def test_policy_is_applied_to_those_who_are_there(directory: Path) -> None
         assert len(desk.news) == 1
         desk.in_force = lambda registration: replace(registration, requirement=Requirement.REQUIRED)
         desk.service.apply_policy()
-        assert (await desk.told("registered"))[1].requirement is Requirement.REQUIRED
+        assert (await desk.told("changed_policy"))[1].requirement is Requirement.REQUIRED
         stream = desk.registry.get(AppId("a"))
         assert stream is not None
         assert stream.registration.requirement is Requirement.REQUIRED

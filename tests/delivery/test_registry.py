@@ -9,7 +9,15 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.delivery.registry import OUTBOX_LIMIT, AppStream, Cut, Registry
+from appvss.delivery.registry import (
+    KNOWN_LIMIT,
+    MESSAGES_AT_ONCE,
+    OUTBOX_LIMIT,
+    REGISTRATIONS_AT_ONCE,
+    AppStream,
+    Cut,
+    Registry,
+)
 from appvss.model.app import AppId, Peer, Registration
 from appvss.model.instant import Instant
 
@@ -127,13 +135,13 @@ async def test_registry_keeps_count() -> None:
         assert registry.add(a) is None
         assert registry.add(b) is None
         assert (len(registry), set(registry), registry.get(AppId("a"))) == (2, {a, b}, a)
-        refusal = registry.refusal(AppId("c"), "2" * 16, None)
+        refusal = registry.refusal(AppId("c"), "2" * 16, None, NOW)
         assert refusal is not None
         assert refusal.code == "RESOURCE_EXHAUSTED"
-        assert registry.refusal(AppId("a"), "1" * 16, None) is None
+        assert registry.refusal(AppId("a"), "1" * 16, None, NOW) is None
         assert registry.remove(a)
         assert not registry.remove(a)
-        assert registry.refusal(AppId("c"), "2" * 16, None) is None
+        assert registry.refusal(AppId("c"), "2" * 16, None, NOW) is None
 
 
 async def test_older_stream_is_replaced_and_its_late_end_removes_nothing() -> None:
@@ -144,7 +152,7 @@ async def test_older_stream_is_replaced_and_its_late_end_removes_nothing() -> No
         assert not registry.remove(old)
         assert registry.get(AppId("a")) is new
         assert registry.remove(new)
-        assert registry.refusal(AppId("b"), "1" * 16, None) is None
+        assert registry.refusal(AppId("b"), "1" * 16, None, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -160,5 +168,97 @@ async def test_who_may_take_a_place(incarnation: str, peer: Peer | None, code: s
     registry = Registry(limit=5, limit_per_uid=5)
     async with stream_on(Wire().write) as (stream, _):
         registry.add(stream)
-        refusal = registry.refusal(AppId("a"), incarnation, peer)
+        refusal = registry.refusal(AppId("a"), incarnation, peer, NOW)
         assert (refusal.code if refusal else "") == code
+
+
+# -- how often
+
+
+def lone_stream(app: AppId, at: Instant) -> AppStream:
+    """A stream that nobody reads or writes."""
+    done = asyncio.get_running_loop().create_task(asyncio.sleep(0))
+    return AppStream(Registration(app), "1" * 16, broken, done, at, None)
+
+
+def come_and_go(registry: Registry, app: AppId, at: Instant) -> str:
+    """An unidentified app registers and leaves; the code of a refusal, if it is refused."""
+    refusal = registry.refusal(app, "1" * 16, None, at)
+    if refusal is not None:
+        return refusal.code
+    stream = lone_stream(app, at)
+    registry.add(stream)
+    registry.remove(stream)
+    return ""
+
+
+def later(seconds: float) -> Instant:
+    return NOW + timedelta(seconds=seconds)
+
+
+async def test_an_app_may_register_so_often_and_then_once_a_second() -> None:
+    registry = Registry(10, 100)
+    said = [come_and_go(registry, AppId("a"), NOW) for _ in range(REGISTRATIONS_AT_ONCE + 5)]
+    assert said == [""] * REGISTRATIONS_AT_ONCE + ["RESOURCE_EXHAUSTED"] * 5
+    assert come_and_go(registry, AppId("b"), NOW) == ""
+    assert come_and_go(registry, AppId("a"), later(1)) == ""
+    assert come_and_go(registry, AppId("a"), later(1)) == "RESOURCE_EXHAUSTED"
+    assert registry.registrations(AppId("a")) == REGISTRATIONS_AT_ONCE + 1
+
+
+async def test_an_app_that_pauses_as_the_sdk_does_is_never_kept_out_for_long() -> None:
+    registry, at, refused = Registry(10, 100), 0.0, 0
+    for _ in range(2000):  # a stream that always breaks at once: the SDK comes again after 25 ms, refused after 1.75 s
+        was_refused = bool(come_and_go(registry, AppId("a"), later(at)))
+        refused += was_refused
+        at += 1.75 if was_refused else 0.025
+    assert refused < 2000 / 2
+    assert registry.registrations(AppId("a")) > 1000
+
+
+async def test_an_app_that_is_restarted_each_second_is_never_refused() -> None:
+    registry = Registry(10, 100)
+    assert [come_and_go(registry, AppId("a"), later(second)) for second in range(3600)] == [""] * 3600
+
+
+async def test_all_apps_of_a_user_may_come_back_three_times_at_once() -> None:
+    registry = Registry(1000, 1000)
+    for _ in range(4):
+        assert {come_and_go(registry, AppId("a", str(number)), NOW) for number in range(1000)} == {""}
+    assert come_and_go(registry, AppId("b"), NOW) == "RESOURCE_EXHAUSTED"
+    assert come_and_go(registry, AppId("b"), later(60)) == ""
+
+
+async def test_a_user_that_registers_ever_new_names_is_refused_and_leaves_little_behind() -> None:
+    registry = Registry(10, 10)
+    said = [come_and_go(registry, AppId(f"a{number}"), later(number / 100)) for number in range(2 * KNOWN_LIMIT)]
+    assert said.count("") <= 40 + len(said) / 100 * 40 / 60 + 1
+    assert len(registry._known) <= KNOWN_LIMIT
+    assert len(registry._allowances) <= KNOWN_LIMIT
+
+
+async def test_a_changed_limit_of_apps_counts_for_their_registrations() -> None:
+    registry = Registry(1000, 1)
+    said = [come_and_go(registry, AppId(f"a{number}"), NOW) for number in range(5)]
+    assert said == [""] * 4 + ["RESOURCE_EXHAUSTED"]
+    registry.limit_per_uid = 2
+    assert come_and_go(registry, AppId("b"), NOW) == ""
+
+
+async def test_a_stream_knows_the_last_error_of_the_one_before() -> None:
+    registry = Registry(10, 10)
+    first = lone_stream(AppId("a"), NOW)
+    registry.add(first)
+    first.note_error("ack_twice: it did", later(3))
+    registry.remove(first)
+    second = lone_stream(AppId("a"), later(5))
+    assert (second.last_error, second.last_error_at) == ("", None)
+    registry.add(second)
+    assert (second.last_error, second.last_error_at) == ("ack_twice: it did", later(3))
+
+
+async def test_questions_allow_answers() -> None:
+    stream = lone_stream(AppId("a"), NOW)
+    assert sum(stream.allowance.take(NOW) for _ in range(MESSAGES_AT_ONCE + 9)) == MESSAGES_AT_ONCE
+    stream.may_answer()
+    assert [stream.allowance.take(NOW) for _ in range(3)] == [True, True, False]

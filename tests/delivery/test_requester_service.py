@@ -281,11 +281,15 @@ class Silent:
     def begin(self, requester: str, freeze_budget: timedelta | None, hold_limit: timedelta | None) -> Silent:
         return self
 
+    async def rehearsed(self, cycle: str) -> requester_pb2.RehearseResponse:
+        raise AssertionError(cycle)
+
 
 async def test_broker_that_stops_ends_the_call_and_abandons_the_hold(directory: Path) -> None:
     silent = Silent()
     server = grpc.aio.server(options=contract.SERVER_OPTIONS)
-    requester_pb2_grpc.add_RequesterServiceServicer_to_server(RequesterService(silent), server)
+    service = RequesterService(silent, silent, silent.rehearsed)
+    requester_pb2_grpc.add_RequesterServiceServicer_to_server(service, server)
     server.add_insecure_port(f"unix:{directory}/a.sock")
     await server.start()
     async with grpc.aio.insecure_channel(f"unix:{directory}/a.sock") as channel:

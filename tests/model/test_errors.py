@@ -30,7 +30,7 @@ def test_every_error_is_in_the_modules_tree_and_has_words_and_an_exit_code(error
 
 
 def test_exit_codes_are_stable() -> None:
-    assert [code.value for code in ExitCode] == list(range(13))
+    assert [code.value for code in ExitCode] == list(range(15))
 
 
 def test_an_error_is_a_name_a_sentence_and_a_hint() -> None:

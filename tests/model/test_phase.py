@@ -16,6 +16,7 @@ def test_the_phases_are_in_the_order_of_a_cycle() -> None:
         "preparing",
         "prepared",
         "freezing_apps",
+        "certifying",
         "freezing_filesystems",
         "holding",
         "thawing_filesystems",

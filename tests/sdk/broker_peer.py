@@ -7,7 +7,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -55,17 +55,30 @@ def length(value: timedelta) -> contract.Duration:
     return contract.duration_message(value)
 
 
-def summary(verdict: Verdict = DOUBTFUL, cycle: str = "c-1") -> admin_pb2.CycleSummary:
+def summary(
+    verdict: Verdict = DOUBTFUL, cycle: str = "c-1", *, rehearses: bool = False, source: str = "local"
+) -> admin_pb2.CycleSummary:
     message = admin_pb2.CycleSummary(
         cycle=cycle,
-        source="local",
+        source=source,
         requester="appvss freeze",
         took=length(timedelta(seconds=4)),
         phase=types_pb2.PHASE_COMPLETED,
-        verdict=contract.verdict_message(verdict),
+        verdict=contract.verdict_message(replace(verdict, cycle=cycle)),
+        rehearses=rehearses,
     )
     message.time.FromDatetime(TIME)
     return message
+
+
+def rehearsal(
+    verdict: Verdict = GOOD, time_to_freeze: timedelta = timedelta(milliseconds=12)
+) -> requester_pb2.RehearseResponse:
+    return requester_pb2.RehearseResponse(
+        summary=summary(verdict, rehearses=True, source="rehearsal"),
+        time_to_prepare=length(timedelta(milliseconds=30)),
+        time_to_freeze=length(time_to_freeze),
+    )
 
 
 def status() -> admin_pb2.GetStatusResponse:
@@ -85,12 +98,48 @@ def status() -> admin_pb2.GetStatusResponse:
                 condition="waiting",
                 detail="/dev/hv_appvss_dev is not there",
                 since=length(timedelta(minutes=3)),
-            )
+                budget=length(timedelta(seconds=15)),
+                reserve=length(timedelta(seconds=5)),
+                hold_limit=length(timedelta(seconds=60)),
+                overlap="queue",
+            ),
+            admin_pb2.Source(
+                name="local",
+                mode="automatic",
+                condition="serving",
+                since=length(timedelta(hours=2, minutes=5)),
+                budget=length(timedelta(seconds=30)),
+                hold_limit=length(timedelta(minutes=5)),
+                overlap="refuse",
+            ),
         ],
         last_cycle=summary(),
         runtime_directory="/run/appvss",
         configuration="/etc/appvss/broker.toml",
+        history=admin_pb2.History(directory="/var/lib/appvss", condition="keeping", cycles=12),
+        policy=[
+            admin_pb2.PolicyValue(key="sources.freebsd.overlap", value='"queue"', origin="/etc/appvss/broker.toml"),
+            admin_pb2.PolicyValue(key="cycle.thaw_limit", value='"5s"', origin="built-in"),
+        ],
+        held_for=length(timedelta(seconds=1.5)),
+        hold_left=length(timedelta(seconds=58.5)),
     )
+
+
+def restored() -> admin_pb2.Restored:
+    message = admin_pb2.Restored(
+        cycle="c-0", source="freebsd", requester="hyper-v host", stage="held", certificate="{}"
+    )
+    message.time.FromDatetime(TIME)
+    return message
+
+
+def past(cycle: str, outcome: types_pb2.Outcome.ValueType, reason: str = "") -> admin_pb2.AppPast:
+    message = admin_pb2.AppPast(cycle=cycle, outcome=outcome, reason=reason)
+    if not reason:
+        message.time_to_freeze.FromTimedelta(timedelta(milliseconds=12))
+    message.time.FromDatetime(TIME)
+    return message
 
 
 def apps() -> list[admin_pb2.App]:
@@ -109,6 +158,11 @@ def apps() -> list[admin_pb2.App]:
             paths=["/var/db/orders"],
             library="appvss-python/0.1.0",
             last_outcome=contract.outcome_message(HELD),
+            past=[past("c-1", types_pb2.OUTCOME_HELD), past("c-0", types_pb2.OUTCOME_TIMED_OUT, "no ack within 2.0s")],
+            policy=[admin_pb2.PolicyValue(key="order", value="10", origin='apps.policy "orders-*"')],
+            refused_messages=3,
+            registrations=2,
+            watch_paths=True,
         ),
         admin_pb2.App(
             name="web",
@@ -118,6 +172,8 @@ def apps() -> list[admin_pb2.App]:
             order=50,
             hold_limit=length(timedelta(seconds=60)),
             last_error="[red]a deployment\x1b[31m is running",
+            last_error_ago=length(timedelta(hours=3)),
+            failures_in_row=4,
         ),
     ]
 
@@ -136,6 +192,10 @@ class BrokerPeer(admin_pb2_grpc.AdminServiceServicer, requester_pb2_grpc.Request
     status: admin_pb2.GetStatusResponse = field(default_factory=status)
     apps: list[admin_pb2.App] = field(default_factory=apps)
     cycles: list[admin_pb2.CycleSummary] = field(default_factory=lambda: [summary()])
+    details: dict[str, admin_pb2.GetCycleResponse] = field(default_factory=dict)
+    """What is told of a cycle, instead of its line in `cycles` and one event."""
+    rehearsals: list[requester_pb2.RehearseResponse | tuple[grpc.StatusCode, str]] = field(default_factory=list)
+    """What each rehearsal ends with, one after the other; the last one again and again. Empty: never."""
     thawed_cycle: str = "c-2"
     failure: tuple[grpc.StatusCode, str] | None = None
     """What every call ends with, instead of its answer."""
@@ -159,6 +219,10 @@ class BrokerPeer(admin_pb2_grpc.AdminServiceServicer, requester_pb2_grpc.Request
     """The requester ended the call before it was over."""
     thaw_reasons: list[str] = field(default_factory=list)
     limits: list[int] = field(default_factory=list)
+    sinces: list[datetime | None] = field(default_factory=list)
+    rehearsed: list[requester_pb2.RehearseRequest] = field(default_factory=list)
+    rehearsing: asyncio.Event = field(default_factory=asyncio.Event)
+    """A rehearsal that does not end is under way."""
 
     async def _before(self, context: grpc.aio.ServicerContext) -> None:
         if self.failure is not None:
@@ -177,14 +241,34 @@ class BrokerPeer(admin_pb2_grpc.AdminServiceServicer, requester_pb2_grpc.Request
     async def ListCycles(self, request, context):  # noqa: N802 the contract names it
         await self._before(context)
         self.limits.append(request.limit)
-        return admin_pb2.ListCyclesResponse(cycles=self.cycles)
+        since = request.since.ToDatetime(tzinfo=UTC) if request.HasField("since") else None
+        self.sinces.append(since)
+        found = [cycle for cycle in self.cycles if since is None or cycle.time.ToDatetime(tzinfo=UTC) >= since]
+        return admin_pb2.ListCyclesResponse(cycles=found[: request.limit or None])
 
     async def GetCycle(self, request, context):  # noqa: N802 the contract names it
         await self._before(context)
+        if request.cycle in self.details:
+            return self.details[request.cycle]
         for cycle in self.cycles:
             if cycle.cycle == request.cycle:
                 return admin_pb2.GetCycleResponse(summary=cycle, events=[event("cycle_began", cycle=cycle.cycle)])
         return await context.abort(grpc.StatusCode.NOT_FOUND, f"no cycle {request.cycle} is known")
+
+    async def Rehearse(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        self.rehearsed.append(request)
+        number = len(self.rehearsed) - 1
+        if not self.rehearsals:
+            self.rehearsing.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.broken.set()
+        end = self.rehearsals[min(number, len(self.rehearsals) - 1)]
+        if isinstance(end, tuple):
+            await context.abort(*end)
+        return end
 
     async def ForceThaw(self, request, context):  # noqa: N802 the contract names it
         await self._before(context)

@@ -24,7 +24,6 @@ from appvss.model.errors import (
     BrokerRefused,
     BrokerUnreachable,
     CycleBusy,
-    CycleUnknown,
     RequestRefused,
     SocketPathTooLong,
 )
@@ -84,7 +83,8 @@ async def test_status_as_the_broker_says_it(peer: BrokerPeer) -> None:
     assert (status.uptime, status.phase_for) == (timedelta(hours=2, minutes=5), timedelta(seconds=1.5))
     assert (status.apps, status.absent_apps) == (2, ("billing",))
     assert [(source.name, source.condition, source.since) for source in status.sources] == [
-        ("freebsd", "waiting", timedelta(minutes=3))
+        ("freebsd", "waiting", timedelta(minutes=3)),
+        ("local", "serving", timedelta(hours=2, minutes=5)),
     ]
     assert status.last_cycle is not None
     assert (status.last_cycle.time, status.last_cycle.verdict) == (TIME, DOUBTFUL)
@@ -111,23 +111,6 @@ async def test_apps_as_the_broker_says_them_and_nothing_unprintable(peer: Broker
     assert (first.peer, first.last_outcome, first.paths) == (Peer(70, 71, 72), HELD, ("/var/db/orders",))
     assert (second.peer, second.freeze_timeout, second.last_outcome) == (None, None, None)
     assert second.last_error == "[red]a deployment?[31m is running"
-
-
-async def test_the_limit_of_cycles_reaches_the_broker(peer: BrokerPeer) -> None:
-    cycles = await ask(peer, lambda client: client.cycles(7))
-    assert [cycle.cycle for cycle in cycles] == ["c-1"]
-    assert peer.limits == [7]
-
-
-async def test_one_cycle_has_its_events(peer: BrokerPeer) -> None:
-    detail = await ask(peer, lambda client: client.cycle("c-1"))
-    assert (detail.summary.cycle, [event.kind for event in detail.events]) == ("c-1", ["cycle_began"])
-
-
-async def test_a_cycle_that_nobody_knows(peer: BrokerPeer) -> None:
-    error = await refusal(peer, lambda client: client.cycle("c-9"))
-    assert isinstance(error, CycleUnknown)
-    assert "c-9" in error.sentence
 
 
 async def test_a_forced_thaw_says_which_cycle_it_ended_and_why(peer: BrokerPeer) -> None:
@@ -176,13 +159,6 @@ async def test_an_answer_that_breaks_the_contract_is_named(peer: BrokerPeer) -> 
     error = await refusal(peer, AdminClient.apps)
     assert isinstance(error, BrokerRefused)
     assert "'no name'" in error.sentence
-
-
-async def test_a_time_that_no_calendar_has_is_named(peer: BrokerPeer) -> None:
-    peer.cycles[0].time.seconds = 2**62
-    error = await refusal(peer, AdminClient.cycles)
-    assert isinstance(error, BrokerRefused)
-    assert "out of range" in error.sentence
 
 
 async def test_watch_gives_event_after_event_and_ends_with_the_iterator(peer: BrokerPeer) -> None:

@@ -148,12 +148,14 @@ async def test_what_is_declared_arrives(broker: FakeBroker, tmp_path: Path) -> N
         "freeze_timeout": 3 * SECOND,
         "hold_limit": 7 * SECOND,
         "paths": [tmp_path, "/var/lib"],
+        "watch_paths": True,
     }
     async with serving(broker, database.quiesce, **options) as app:
         declared = app.registration
         assert (declared.order, declared.after, declared.requirement) == (0, ("other",), "tolerated")
         assert (declared.prepares, declared.freeze_timeout, declared.hold_limit) == (True, 3 * SECOND, 7 * SECOND)
         assert app.paths == (str(tmp_path), "/var/lib")
+        assert declared.watch_paths
         assert app.library.startswith("appvss-python/")
 
 

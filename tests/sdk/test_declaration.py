@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ GIVEN: dict[str, Any] = {
     "freeze_timeout": None,
     "hold_limit": timedelta(seconds=60),
     "paths": (),
+    "watch_paths": False,
     "instance": "",
     "runtime_directory": "/run/appvss",
     "prepares": False,
@@ -54,6 +56,11 @@ def declared(**changed: Any) -> Declaration:
         ({"paths": ["/" + "x" * 1024]}, UsageError, "1025 characters"),
         ({"paths": ["/" + "ä" * 1000] * 64}, UsageError, "the declaration has"),
         ({"runtime_directory": "/" + "x" * 100}, SocketPathTooLong, "bytes, over"),
+        ({"watch_paths": "yes"}, UsageError, "watch_paths is 'yes'"),
+        ({"watch_paths": True}, UsageError, "paths is empty"),
+        ({"watch_paths": True, "paths": ["data"]}, UsageError, "the path 'data' cannot be watched"),
+        ({"watch_paths": True, "paths": ["/ok", "/data\n"]}, UsageError, "cannot be watched"),
+        ({"watch_paths": True, "paths": [b"/\xff"]}, UsageError, "cannot be watched"),
     ],
 )
 def test_what_is_wrong_is_named(changed: dict[str, Any], error: type[AppvssError], sentence: str) -> None:
@@ -85,6 +92,11 @@ def test_the_hello_says_what_was_declared() -> None:
     assert not declaration.hello().hello.HasField("holding")
 
 
+def test_the_hello_asks_for_the_watch() -> None:
+    assert contract.registration_of(declared(watch_paths=True, paths=["/var/lib/orders"]).hello().hello).watch_paths
+    assert not contract.registration_of(declared(paths=["/var/lib/orders"]).hello().hello).watch_paths
+
+
 def test_the_sockets_lie_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert declared().apps_socket == "/run/appvss/apps.sock"
     assert declared().peer_socket == "/run/appvss/apps.peer.sock"
@@ -99,7 +111,8 @@ def test_whatever_is_given_is_declared_or_refused_in_words(name: str, instance: 
             declaration = declared(name=name, instance=instance, order=order)
         except AppvssError as error:
             return error
-        assert contract.registration_of(declaration.hello().hello) == declaration.registration
+        hello = declaration.hello().hello
+        assert contract.registration_of(hello) == replace(declaration.registration, incarnation=hello.incarnation)
         return None
 
     refusal = declare_it()

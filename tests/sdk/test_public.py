@@ -71,6 +71,7 @@ def test_both_ways_of_serving_take_the_same_arguments() -> None:
         "freeze_timeout",
         "hold_limit",
         "paths",
+        "watch_paths",
         "instance",
         "runtime_directory",
     ]

@@ -77,7 +77,7 @@ class Listener:
         self.requests.append(request)
         self._news.put_nowait(request)
 
-    def lost(self, source: str, reason: str) -> None:
+    def lost(self, source: str, reason: str, request: str = "") -> None:
         self.losses.append((source, reason))
 
     def changed(self, state: SourceState) -> None:

@@ -43,7 +43,7 @@ class Broker:
     def ask(self, request: Request) -> None:
         self.requests.append(request)
 
-    def lost(self, source: str, reason: str) -> None:
+    def lost(self, source: str, reason: str, request: str = "") -> None:
         self.losses.append((source, reason))
 
     def changed(self, state: SourceState) -> None:

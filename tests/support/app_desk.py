@@ -72,6 +72,9 @@ class AppDesk:
     def registered(self, registration: Registration) -> None:
         self._note("registered", registration)
 
+    def changed_policy(self, registration: Registration) -> None:
+        self._note("changed_policy", registration)
+
     def left(self, app: AppId, reason: str, died: bool) -> None:
         self._note("left", str(app), reason, died)
 
@@ -99,6 +102,7 @@ async def app_desk(
     limit_per_uid: int = 100,
     in_force: Callable[[Registration], Registration] = lambda registration: registration,
     admits_unidentified: bool = True,
+    refusal_by_policy: Callable[[AppId, int | None], str] = lambda _app, _uid: "",
     **limits: timedelta,
 ) -> AsyncIterator[AppDesk]:
     """Listen in `directory` until the end of the block.
@@ -109,6 +113,7 @@ async def app_desk(
         limit_per_uid: of apps of one user.
         in_force: the administrator's word.
         admits_unidentified: whether an app needs no token.
+        refusal_by_policy: why an app of a user may not register.
         limits: further arguments of `AppService`: `hello_limit`, `token_lifetime`.
     """
     desk = AppDesk(limit, limit_per_uid, in_force)
@@ -119,6 +124,7 @@ async def app_desk(
         admits_unidentified=admits_unidentified,
         version="appvss/test",
         now=now,
+        refusal_by_policy=refusal_by_policy,
         **limits,
     )
     server = grpc.aio.server(options=contract.SERVER_OPTIONS)

@@ -42,13 +42,14 @@ class RunningBroker:
     """One broker process. `running_broker` makes one that is ready; `launched_broker` one that may fail to start.
 
     Args:
-        directory: holds `broker.toml` and the runtime directory `run`.
+        directory: holds `broker.toml`, the runtime directory `run` and the state directory `state`.
         process: started with a pipe as its standard error.
     """
 
     def __init__(self, directory: Path, process: asyncio.subprocess.Process) -> None:
         self.directory = directory
         self.runtime_directory = directory / "run"
+        self.state_directory = directory / "state"
         self.file = directory / "broker.toml"
         self.process = process
         self.log: list[str] = []
@@ -118,6 +119,12 @@ class RunningBroker:
         answer = await self.admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=BOUND)
         assert isinstance(answer, admin_pb2.GetStatusResponse)
         return answer
+
+    async def has_written(self) -> None:
+        """Wait until every cycle that has ended is on disk, and the certificate of the last one is gone from there."""
+        async with asyncio.timeout(BOUND):
+            while (await self.status()).history.waiting:
+                pass
 
     async def apps(self) -> list[admin_pb2.App]:
         return list((await self.admin.ListApps(admin_pb2.ListAppsRequest(), timeout=BOUND)).apps)
@@ -244,8 +251,8 @@ async def launch(
     """Start `appvss broker` in `directory`, without a wait for its readiness. The caller owes `close`.
 
     Args:
-        directory: for `broker.toml` and the runtime directory; stays when the broker ends.
-        configuration: the text of the file; `broker.runtime_directory` is set by the command line.
+        directory: for `broker.toml`, runtime and state directory; stays when the broker ends.
+        configuration: the text of the file; both directories are set by the command line.
         arguments: further ones of `appvss broker`.
         command: what stands in the place of `appvss`.
         stderr: a descriptor for its log, which `log` then does not have.
@@ -259,6 +266,8 @@ async def launch(
         str(file),
         "--runtime-directory",
         str(directory / "run"),
+        "--state-directory",
+        str(directory / "state"),
         *arguments,
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,

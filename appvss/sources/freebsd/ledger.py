@@ -87,6 +87,7 @@ class Ledger:
             reserve=self._reserve(kind),
             hold_limit=self._settings.hold_limit if kind is RequestKind.FREEZE else _ZERO,
             supersedes=True,  # the driver has one request at a time (section 2.6): a new one means the former is over
+            overlap=self._settings.overlap,
         )
 
     def settle(self, identity: str, *, go_on: bool, now: Instant) -> Message | Silence:

@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from appvss.model.duration import format_duration
 from appvss.model.errors import ConfigurationInvalid
+from appvss.model.policy import Overlap
 from appvss.model.source import SourceMode
 from appvss.sources.wire.freebsd import APP_DEVICE, FS_DEVICE, LAST_MOMENT, LIMIT
 
@@ -39,6 +40,8 @@ class FreebsdSettings:
     hold_limit: timedelta = timedelta(seconds=60)
     """How long apps stay frozen at most after a freeze was agreed to. Default: 60s. The driver sets no limit between
     freeze and thaw and may never send the thaw (section 3.4 and trap 6), so this one alone ends such a hold."""
+    overlap: Overlap = Overlap.REFUSE
+    """What becomes of a request while another requester's cycle is under way. Default: refuse."""
 
     def __post_init__(self) -> None:
         problems = tuple(self._problems())

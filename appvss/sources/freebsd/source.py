@@ -37,10 +37,8 @@ class FreebsdSource:
     """The app device of FreeBSD's Hyper-V VSS driver, as a `Source`.
 
     The device is opened by a child process that may be killed in our place, see `appvss.sources.device_opener`. So
-    every attempt to open it, at the start and after each loss, starts a process, which the broker otherwise never does
-    while file systems are frozen. A loss during a hold ends the cycle, and the first attempt comes half a second later
-    at the earliest. A hold of another source may see an attempt every 30 s: it writes nothing, and if it hangs on a
-    frozen file system, only this source's thread waits for it, and no second process is started beside it.
+    every attempt to open it, at the start and after each loss, starts a process. No attempt is begun while the gate is
+    closed: file systems may be frozen then.
 
     Args:
         settings: what the administrator set.
@@ -56,6 +54,9 @@ class FreebsdSource:
         self._device: FreebsdDevice | None = None
         self._has_served = False
         self._serving = ""
+        self._gate = asyncio.Event()
+        """Set: a process may be started."""
+        self._gate.set()
         off = settings.mode is SourceMode.OFF
         condition = SourceCondition.OFF if off else SourceCondition.WAITING
         self._state = SourceState(NAME, settings.mode, condition, clock.now(), "" if off else "not started")
@@ -80,6 +81,13 @@ class FreebsdSource:
             with attempt:
                 await self._serve(requests, attempt.retry_state)
 
+    def set_gate(self, *, is_open: bool) -> None:
+        """Closed: begin no attempt to open the device. One that is under way goes on."""
+        if is_open:
+            self._gate.set()
+        else:
+            self._gate.clear()
+
     def answer(self, answer: Answer) -> None:
         """Have the answer written, unless its time is over or its request is not open; then it is only logged."""
         if self._device is None:
@@ -96,6 +104,7 @@ class FreebsdSource:
 
     async def _serve(self, requests: Requests, attempt: RetryCallState) -> NoReturn:
         """One opening of the device, to its end."""
+        await self._gate.wait()
         began = self._clock.now()
         try:
             reason = await self._relay(requests)

@@ -188,6 +188,12 @@ class Simulator(Child):
         """What it has said with these fields so far."""
         return [json.loads(line.text) for line in self.out[after:] if _has(line.text, wanted)]
 
+    async def is_served(self) -> None:
+        """Wait until somebody has the apps' device open. Without that the driver answers for the file systems alone."""
+        steps = [place for place, line in enumerate(self.out) if _has(line.text, {"side": "app"}) and _moves(line.text)]
+        if not steps or not _has(self.out[steps[-1]].text, {"kind": "opened"}):
+            await self.until(steps[-1] if steps else 0, kind="opened", side="app")
+
     async def result(self, command: str, after: int) -> dict[str, Any]:
         """How a command ended that was given with `begin`."""
         return await self.until(after, message_type="result", command=command)
@@ -232,6 +238,11 @@ class Simulator(Child):
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
         self._close_input()
+
+
+def _moves(text: str) -> bool:
+    """Whether a line tells of somebody who comes to a device or leaves it."""
+    return json.loads(text).get("kind") in ("opened", "closed", "killed")
 
 
 def _has(text: str, wanted: dict[str, Any]) -> bool:

@@ -10,6 +10,9 @@ FOLDER/NAME.log, with instants of CLOCK_MONOTONIC, which all processes of a mach
     frozen AT                     it is about to be acked
     released AT                   the writer may go on
 
+With `--disk FOLDER` its data lies there instead, and a freeze writes a checkpoint beside it, which fails when that disk
+is full; a record that finds no room is no write, and is tried again.
+
 On standard input it takes, and on standard output it answers with the same words:
 
     close GATE       from now on it waits in `prepare`, `freeze` or `thaw`, as long as its budget or its limit lets it
@@ -25,6 +28,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -47,9 +51,10 @@ _PAUSE = 0.003
 class Records:
     """The file that is protected, and the log beside it."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, disk: Path | None = None) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self.path = folder / f"{name}.data"
+        self.path = (disk or folder) / f"{name}.data"
+        self._checkpoint = disk / f"{name}.checkpoint" if disk is not None else None
         self._data = os.open(self.path, flags)
         self._log = os.open(folder / f"{name}.log", flags)
         self.number = 0
@@ -67,11 +72,23 @@ class Records:
                 asked.append(self._asked.get_nowait())
         self.number += 1
         began = time.monotonic_ns()
-        os.write(self._data, RECORD % self.number)
+        try:
+            os.write(self._data, RECORD % self.number)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            for number in asked:
+                self.ask(number)
+            return
         ended = time.monotonic_ns()
         self._append(f"write {began} {ended}")
         for number in asked:
             say(f"next {number} {began}")
+
+    def flush(self) -> None:
+        """What a database does to become quiet: one more write, which needs room on its disk."""
+        if self._checkpoint is not None:
+            self._checkpoint.write_bytes(bytes(4096))
 
     def note(self, what: str, *lengths: timedelta) -> None:
         """A line about this instant."""
@@ -150,6 +167,7 @@ async def run_async(options: argparse.Namespace, gates: Gates, records: Records)
             records.note("quiet", freeze.budget, freeze.hold_limit)
             try:
                 await gates.pass_through("freeze")
+                records.flush()
                 records.note("frozen")
                 yield {"records": records.number}
             finally:
@@ -194,6 +212,7 @@ def run_in_threads(options: argparse.Namespace, gates: Gates, records: Records) 
             records.note("quiet", freeze.budget, freeze.hold_limit)
             try:
                 gates.wait("freeze", freeze.check)
+                records.flush()
                 records.note("frozen")
                 yield {"records": records.number}
             finally:
@@ -224,10 +243,11 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=50)
     parser.add_argument("--requirement", default="required")
     parser.add_argument("--prepares", action="store_true", help="it has a prepare function")
+    parser.add_argument("--disk", type=Path, metavar="FOLDER", help="where its data is; else in FOLDER")
     parser.add_argument("--careless", action="store_true", help="it acks, and writes all the same")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    gates, records = Gates(), Records(options.name, options.folder)
+    gates, records = Gates(), Records(options.name, options.folder, options.disk)
     threading.Thread(target=obey, args=(gates, records), daemon=True).start()
     if options.style == "async":
         asyncio.run(run_async(options, gates, records))

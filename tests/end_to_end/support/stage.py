@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 from appvss.model.errors import ExitCode
 from appvss.model.phase import Phase
@@ -36,6 +37,7 @@ def configuration(
     hold_limit: str = "10s",
     freeze_budget: str = "10s",
     mode: str = "automatic",
+    grace: str = "2s",
     more: str = "",
 ) -> str:
     """A configuration with limits that a test can wait for."""
@@ -57,7 +59,7 @@ hold_limit = "{hold_limit}"
 
 [cycle]
 thaw_limit = "1s"
-return_grace = "2s"
+return_grace = "{grace}"
 {more}"""
 
 
@@ -79,6 +81,8 @@ class Stage:
         self._brokers: list[RunningBroker] = []
         self._watches: list[Events] = []
         self._excused: dict[str, int] = {}
+        self._at_end: list[Callable[[], None]] = []
+        """What is done when every process has ended, before the directory goes."""
         self._configuration = configuration()
 
     async def close(self) -> list[str]:
@@ -99,6 +103,8 @@ class Stage:
         for child in self._children:
             if isinstance(child, Simulator):
                 await asyncio.to_thread(mount.unmount, child.folder)
+        for last in self._at_end:
+            await asyncio.to_thread(last)
         await asyncio.to_thread(shutil.rmtree, self.directory)
         return lingering + [line for line in mounted if not self._simulator_was_killed()]
 
@@ -120,7 +126,7 @@ class Stage:
     async def start_simulator(self, *options: str) -> Simulator:
         """A simulator, also in the folder of one that was killed."""
         folder = self.directory / "dev"
-        process = await self._start(*APPVSS, "simulate", "freebsd", str(folder), "--json", *options)
+        process = await self._start(*APPVSS, "simulate", "freebsd", str(folder), "--json", *options, role="simulator")
         self.simulator = simulator = Simulator(process, folder)
         self._children.append(simulator)
         await simulator.until(message_type="ready")
@@ -135,23 +141,40 @@ class Stage:
         """
         self._configuration = text or self._configuration
         arguments = ("--device", str(self.simulator.device)) if device else ()
-        command = ("env", f"{TAG}={self.tag}", *APPVSS)
-        self.broker = broker = await launch(self.directory, self._configuration, arguments=arguments, command=command)
+        self.broker = broker = await self._launch(self._configuration, arguments)
         self._brokers.append(broker)
+        await self.meet_broker()
+        if device:
+            await self.has_device()
+        return broker
+
+    async def has_device(self) -> None:
+        """Wait until the broker serves the device. Not by its log, which is not written in a hold."""
+        while True:
+            after = self.events.count
+            sources = {source.name: source.condition for source in (await self.broker.status()).sources}
+            if sources["freebsd"] == "serving":
+                return
+            await self.events.sees("source_changed", detail="freebsd serving", after=after)
+
+    async def _launch(self, text: str, arguments: tuple[str, ...]) -> RunningBroker:
+        """Start the broker's process; it need not be ready."""
+        command = ("env", f"{TAG}={self.tag}", *APPVSS)
+        return await launch(self.directory, text, arguments=arguments, command=command)
+
+    async def meet_broker(self) -> None:
+        """Wait until the broker answers, and hear its events from now on."""
         async with asyncio.timeout(BOUND):
-            await broker.ready()
-        self.events = Events(broker)
+            await self.broker.ready()
+        self.events = Events(self.broker)
         await self.events.begin()
         self._watches.append(self.events)
-        if device:
-            await broker.line("source freebsd is serving")
-        return broker
 
     async def start_app(self, name: str, style: str, *options: str) -> ObservedApp:
         """An `observed_app`; it is waited for until it is registered and writes."""
         module = "tests.end_to_end.support.observed_app"
         after = self.events.count
-        process = await self._start(sys.executable, "-m", module, name, str(self.directory), style, *options)
+        process = await self._start(sys.executable, "-m", module, name, str(self.directory), style, *options, role=name)
         app = self.apps[name] = ObservedApp(name, process, self.directory, is_careless="--careless" in options)
         self._children.append(app)
         await self.events.sees("app_registered", app=name, after=after)
@@ -167,25 +190,28 @@ class Stage:
     async def start_requester(self, *options: str, command: tuple[str, ...] = ()) -> Requester:
         """An `appvss freeze`, with the command that `Requester` needs unless another is given."""
         words = command or ("sh", "-c", Requester.COMMAND)
-        process = await self._start(*APPVSS, "freeze", "--json", *options, "--", *words)
+        process = await self._start(*APPVSS, "freeze", "--json", *options, "--", *words, role="requester")
         requester = Requester(f"requester {len(self._children)}", process)
         self._children.append(requester)
         return requester
 
     async def start_program(self, name: str, *command: str) -> Child:
         """Any other program, which finds the broker by its environment."""
-        child = Child(name, await self._start(*command))
+        child = Child(name, await self._start(*command, role=name))
         self._children.append(child)
         return child
 
-    async def _start(self, *command: str) -> asyncio.subprocess.Process:
-        environment = {
+    def _environment(self, role: str) -> dict[str, str]:
+        """What a process gets to know. `role` is the app's name, `requester`, `simulator`, or a program's name."""
+        return {
             **os.environ,
             TAG: self.tag,
             "APPVSS_RUNTIME_DIRECTORY": str(self.directory / "run"),
             "PYTHONPATH": str(ROOT),
         }
-        pipe = asyncio.subprocess.PIPE
+
+    async def _start(self, *command: str, role: str) -> asyncio.subprocess.Process:
+        environment, pipe = self._environment(role), asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, limit=1 << 20
         )
