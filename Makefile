@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := samples/nodejs/node_modules/.installed
 
-.PHONY: help demo test lint proto bench clean
+.PHONY: help demo test soak lint proto bench clean
 
 help: ## List the verbs.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -12,9 +12,14 @@ help: ## List the verbs.
 demo: $(VENV)/.ready ## Show the main job: freeze, copy, thaw, verdict, proof. Under a minute.
 	@$(BIN)/python -m samples.demo
 
-test: lint $(NODE) $(VENV)/.fuse ## Run every check and every test.
+test: lint $(NODE) $(VENV)/.fuse $(VENV)/.tools ## Run every check and every test.
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov=appvss --cov-report=
 	$(BIN)/python scripts/check_coverage.py
+
+COUNT ?= 500
+SEED ?= 1
+soak: $(VENV)/.ready $(VENV)/.fuse $(VENV)/.tools ## Break real processes at random: make soak COUNT=500 SEED=1. Takes its time.
+	$(BIN)/python -m tests.faults.soak --count $(COUNT) --seed $(SEED)
 
 lint: $(VENV)/.ready $(VENV)/proto/.ready ## Run the checks that need no test: style, types, imports, proto.
 	$(BIN)/ruff format --check -q .
@@ -44,6 +49,10 @@ $(VENV)/proto/.ready: $(VENV)/.ready
 
 $(VENV)/.fuse: scripts/setup $(VENV)/.ready
 	sh scripts/setup fuse
+	@touch $@
+
+$(VENV)/.tools: scripts/setup $(VENV)/.ready
+	sh scripts/setup tools
 	@touch $@
 
 $(NODE): samples/nodejs/package.json scripts/setup

@@ -2,11 +2,12 @@
 
 usage: python -m benchmarks.fanout [--apps 10 100 1000] [--rounds 50] [--processes 4]
 
-The broker side is the real one (registry, service, cycle, loop) in this process; the apps are client processes that
-speak the protocol with bare grpc.aio and answer at once, so that what is measured is the broker. The baseline sends
-messages of the same size over Unix sockets with asyncio streams and counts the answers. Both run in turns, in one run,
-on one machine: only the ratio means anything. Per number of apps the better half of the rounds' medians over the turns
-is compared.
+The broker side is the real one (registry, service, cycle, loop, journal on disk) in this process; the apps are client
+processes that speak the protocol with bare grpc.aio and answer at once, so that what is measured is the broker. The
+fan-out is from the first freeze to the last ack; what the journal takes before it and the certificate after it is
+measured apart, since the baseline has no disk. The baseline sends messages of the same size over Unix sockets with
+asyncio streams and counts the answers. Both run in turns, in one run, on one machine: only the ratio means anything.
+Per number of apps the better half of the rounds' medians over the turns is compared.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,9 @@ import grpc
 
 from appvss import contract
 from appvss.broker.clock import SystemClock
+from appvss.broker.journal import Journal
 from appvss.broker.loop import BrokerLoop
+from appvss.broker.news import News
 from appvss.broker.recent import Recent
 from appvss.cycle.machine import Machine
 from appvss.cycle.state import CycleSettings
@@ -34,10 +36,14 @@ from appvss.delivery.app_service import AppService
 from appvss.delivery.registry import Registry
 from appvss.delivery.watch import Watchers
 from appvss.freezer.null import NullFreezer
+from appvss.history import open_state
 from appvss.model.cycle import CycleRecord
+from appvss.model.past import PastCycle
+from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.verdict import Level
 from appvss.v1 import app_pb2
+from appvss.witness.witness import Witness
 from benchmarks.turns import be_a_process, run_rounds
 
 
@@ -61,7 +67,6 @@ class Source:
 
     def __init__(self) -> None:
         self.answered: asyncio.Future[Answer] | None = None
-        self.record: CycleRecord | None = None
 
     def answer(self, answer: Answer) -> None:
         """See `appvss.sources.base.Source`."""
@@ -70,15 +75,34 @@ class Source:
 
     def ended(self, record: CycleRecord) -> None:
         """See `appvss.sources.base.Source`."""
-        self.record = record
+
+
+def _between(past: PastCycle, first: Phase, second: Phase) -> float:
+    """Seconds between the entries of a cycle into two phases."""
+    entered = {event.phase: event.since_request for event in past.events if event.kind == "phase_changed"}
+    return (entered[second] - entered[first]).total_seconds()
 
 
 async def broker_side(path: str, apps: int, rounds: int) -> list[float]:
-    """Serve at `path` until all apps are there, then freeze and thaw them; seconds from request to the last ack."""
-    clock = SystemClock()
-    loop = BrokerLoop(Machine(CycleSettings(), clock.now()), clock, NullFreezer(), Recent(clock, Watchers()), Gate())
+    """Serve at `path` until all apps are there, then freeze and thaw them; seconds from the first freeze to the last
+    ack. The medians of journal and certificate go to stdout, on a line of their own.
+    """
+    clock, ended = SystemClock(), list[PastCycle]()
+    history = open_state(Path(path).with_name("state"), keep=10, boot="benchmark", wall=clock.wall).history
+    recent = Recent(clock, Watchers())
+    loop = BrokerLoop(
+        Machine(CycleSettings(), clock.now()),
+        clock,
+        NullFreezer(),
+        Journal(history, clock, boot="benchmark", version="benchmark", policy=tuple),
+        Witness(clock),
+        recent,
+        Gate(),
+        ended.append,
+    )
+    news = News(loop, clock, recent)
     service = AppService(
-        loop,
+        news,
         Registry(apps, apps),
         in_force=lambda registration: registration,
         admits_unidentified=True,
@@ -96,25 +120,30 @@ async def broker_side(path: str, apps: int, rounds: int) -> list[float]:
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)
 
-    async def ask(kind: RequestKind, number: int) -> float:
+    async def ask(kind: RequestKind, number: int) -> None:
         source.answered = asyncio.get_running_loop().create_future()
-        began = time.perf_counter()
         limit = timedelta(seconds=60)
-        loop.ask(Request(str(number), "benchmark", kind, "benchmark", clock.now() + limit, hold_limit=limit))
+        news.ask(Request(str(number), "benchmark", kind, "benchmark", clock.now() + limit, hold_limit=limit))
         answer = await source.answered
-        took = time.perf_counter() - began
         if not answer.go_on:
             raise SystemExit(f"the {kind} failed: {answer.reason}")
-        return took
+
+    disk: list[tuple[float, float]] = []
 
     async def one(number: int) -> float:
-        took = await ask(RequestKind.FREEZE, number)
+        await ask(RequestKind.FREEZE, number)
         await ask(RequestKind.THAW, number)
-        if source.record is None or source.record.verdict.level is not Level.APPLICATION:
+        past = ended.pop()
+        history.end_cycle(past)
+        if past.verdict.level is not Level.APPLICATION:
             raise SystemExit("the cycle was not application-consistent")
-        return took
+        journal = _between(past, Phase.REQUESTED, Phase.FREEZING_APPS)
+        disk.append((journal, _between(past, Phase.CERTIFYING, Phase.FREEZING_FILESYSTEMS)))
+        return _between(past, Phase.FREEZING_APPS, Phase.CERTIFYING)
 
-    return await run_rounds(one, rounds)
+    took = await run_rounds(one, rounds)
+    print(json.dumps([statistics.median(each) for each in zip(*disk, strict=True)]), flush=True)
+    return took
 
 
 async def grpc_app(path: str, number: int) -> None:
@@ -139,8 +168,8 @@ async def grpc_app(path: str, number: int) -> None:
         pass  # the broker side has ended
 
 
-def turn(side: str, apps: int, rounds: int, processes: int) -> list[float]:
-    """One turn of one side in processes of its own; seconds per round."""
+def turn(side: str, apps: int, rounds: int, processes: int) -> list[list[float]]:
+    """One turn of one side in processes of its own; seconds per round, and before them what else it has measured."""
     me = [sys.executable, "-m", {"broker": "benchmarks.fanout", "baseline": "benchmarks.bare_asyncio"}[side]]
     with tempfile.TemporaryDirectory(prefix="fan") as folder:
         path = str(Path(folder) / "s")
@@ -160,27 +189,36 @@ def turn(side: str, apps: int, rounds: int, processes: int) -> list[float]:
             for process in (server, *helpers):
                 process.kill()
                 process.wait()
-    return [float(took) for took in json.loads(output.splitlines()[-1])]
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def measure(apps: int, rounds: int, processes: int, turns: int) -> dict[str, float]:
     """Both sides in turns; milliseconds and the ratio."""
     medians: dict[str, list[float]] = {"broker": [], "baseline": []}
     worst: dict[str, float] = {"broker": 0.0, "baseline": 0.0}
+    disk: list[list[float]] = []
     for _ in range(turns):
         for side, found in medians.items():
-            took = turn(side, apps, rounds, processes)
+            *more, took = turn(side, apps, rounds, processes)
+            disk += more
             found.append(statistics.median(took))
             worst[side] = max(worst[side], sorted(took)[int(0.99 * len(took))])
-    # The better half: what other programs took of the machine only ever adds.
-    best = {side: statistics.median(sorted(found)[: (len(found) + 1) // 2]) for side, found in medians.items()}
+    best = {side: _best(found) for side, found in medians.items()}
+    journal, certificate = (_best(list(found)) for found in zip(*disk, strict=True))
     return {
         "apps": apps,
         "broker_p50_ms": round(best["broker"] * 1e3, 2),
         "broker_p99_ms": round(worst["broker"] * 1e3, 2),
         "baseline_p50_ms": round(best["baseline"] * 1e3, 2),
         "ratio": round(best["broker"] / best["baseline"], 2),
+        "journal_p50_ms": round(journal * 1e3, 2),
+        "certificate_p50_ms": round(certificate * 1e3, 2),
     }
+
+
+def _best(medians: list[float]) -> float:
+    """The median of the better half: what other programs took of the machine only ever adds."""
+    return statistics.median(sorted(medians)[: (len(medians) + 1) // 2])
 
 
 def main() -> None:

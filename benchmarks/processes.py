@@ -21,6 +21,7 @@ PATIENCE = 60.0
 CONFIGURATION = """\
 [broker]
 runtime_directory = "{folder}/run"
+state_directory = "{folder}/state"
 log_level = "warning"
 [sources.freebsd]
 mode = "{mode}"
