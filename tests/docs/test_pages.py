@@ -11,32 +11,23 @@ import pytest
 from appvss.cli import documents, reference
 from appvss.cli.freeze_run import FreezeReport
 from appvss.cli.main import run
-from appvss.cycle import asking
+from appvss.cycle import apps as core_apps
 from appvss.model import errors
 from appvss.model.errors import AppvssError, ExitCode
 from appvss.model.event import EventKind
 from appvss.model.phase import Phase
 from appvss.sdk.admin_values import app_of, event_of, status_of, summary_of
+from tests.docs import tables
+from tests.docs.tables import DOCS, ROOT, section
 from tests.sdk.broker_peer import apps, event, status, summary
 
-DOCS = Path(__file__).parents[2] / "docs"
-PACKAGE = DOCS.parent / "appvss"
-
-
-def section(page: str, heading: str) -> str:
-    """The text below a heading, to the next of the same rank or a higher one."""
-    rank = heading.partition(" ")[0]
-    text = (DOCS / page).read_text(encoding="utf-8").partition(f"\n{heading}\n")[2]
-    assert text, f"{page} has no heading {heading}"
-    return re.split(rf"\n#{{1,{len(rank)}}} ", text)[0]
+PACKAGE = ROOT / "appvss"
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of every row of the tables in a text, without their heads."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
-    heads = {index + shift for index, row in enumerate(cells) if set(row) == {"---"} for shift in (-1, 0)}
-    return [row for index, row in enumerate(cells) if index not in heads]
+    """The cells of every row of the tables in a text, without their heads and without the marks of code."""
+    return [[cell.strip("`") for cell in row] for row in tables.rows(text)]
 
 
 def every_error() -> dict[str, type[AppvssError]]:
@@ -114,11 +105,32 @@ def test_every_option_has_a_help_text() -> None:
             assert not parameter.opts[0].startswith("-") or getattr(parameter, "help", None), (path, parameter.opts)
 
 
-@pytest.mark.parametrize(
-    "link", sorted(re.findall(r"\]\(([^)#]+)\)", (DOCS / "errors.md").read_text(encoding="utf-8")))
-)
-def test_links_of_the_page_of_errors_lead_somewhere(link: str) -> None:
-    assert (DOCS / link).exists()
+def anchors(page: Path) -> set[str]:
+    """What a link into a page may name: its headings, as they are shown in the web."""
+    found: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.append(f"{name}-{found.count(name)}" if name in found else name)
+    return set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not link.startswith("https://"):
+            file, _, anchor = link.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), link
+            assert not anchor or anchor in anchors(there), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page: Path) -> None:
+    """In docs/map.md and docs/guarantees.md most of what is said is a path."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:appvss|tests|docs|proto|samples|packaging|benchmarks)/[a-z_][\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
 
 
 def test_every_help_text_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +141,7 @@ def test_every_help_text_can_be_shown(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_every_refusal_of_the_protocol_is_documented_and_no_other() -> None:
     code = "".join(path.read_text() for room in ("cycle", "delivery") for path in (PACKAGE / room).glob("*.py"))
-    names = set(re.findall(r'refuse\(\s*(?:app, )?"([a-z_]+)"', code)) | set(asking._REFUSALS.values())
+    names = set(re.findall(r'refuse\(\s*(?:app, )?"([a-z_]+)"', code)) | set(core_apps._REFUSALS.values())
     documented = {name for name, *_ in rows(section("errors.md", "## Refusals of the protocol"))}
     assert documented == names | {"ack_too_late", "MessageInvalid"}
 
@@ -137,3 +149,12 @@ def test_every_refusal_of_the_protocol_is_documented_and_no_other() -> None:
 def test_every_kind_of_event_is_documented_and_no_other() -> None:
     page = (DOCS / "reference" / "events.md").read_text(encoding="utf-8")
     assert [name for name, *_ in rows(page)] == [kind.value for kind in EventKind]
+
+
+def test_the_map_has_every_room_and_names_what_is_in_it() -> None:
+    described = {path.strip("/"): text for path, text in rows(section("map.md", "## The rooms"))}
+    rooms = {f"appvss/{path.name}" for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms <= set(described)
+    for room in rooms - {"appvss/v1"}:
+        for name in re.findall(r"`([a-z_]+)/?`", described[room]):
+            assert (ROOT / room / f"{name}.py").exists() or (ROOT / room / name).is_dir(), (room, name)

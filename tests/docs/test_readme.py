@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from appvss.model.errors import ExitCode
 from appvss.sdk.testing import FakeBroker
 from tests.simulator.freebsd.conftest import requires_fuse
 
@@ -29,15 +30,16 @@ BOUND = 60
 __all__ = ["requires_fuse"]
 
 
-def code_after(heading: str, fence: str = "") -> list[str]:
-    """The lines of the first block of code below a heading: indented, or fenced with this language."""
+def code_after(heading: str, fence: str = "", number: int = 0) -> list[str]:
+    """The lines of a block of code below a heading: the first one, or another by its number; indented, or fenced with
+    this language.
+    """
     text = README.partition(f"\n{heading}\n")[2]
     assert text, heading
     if fence:
         return text.partition(f"```{fence}\n")[2].partition("```")[0].splitlines()
-    block = re.search(r"\n\n((?:    .*\n)+)", text)
-    assert block, heading
-    return [line[4:] for line in block[1].splitlines()]
+    blocks: list[str] = re.findall(r"(?:\A|\n)\n((?:    .*\n)+)", text.partition("\n## ")[0])
+    return [line[4:] for line in blocks[number].splitlines()]
 
 
 @contextmanager
@@ -64,6 +66,7 @@ def wait_for(line: str, words: str, environment: dict[str, str]) -> str:
 
 def test_it_is_short() -> None:
     assert len(README.splitlines()) < 150
+    assert [line for line in README.splitlines() if len(line) > 140 and not line.startswith("|")] == []
 
 
 def test_the_two_commands_are_verbs_of_the_makefile() -> None:
@@ -71,7 +74,8 @@ def test_the_two_commands_are_verbs_of_the_makefile() -> None:
     commands = code_after("## See it")
     assert commands == ["make demo", "make test"]
     assert {command.split()[1] for command in commands} <= verbs
-    assert {"demo", "test", "lint", "proto", "bench"} <= verbs
+    assert set(re.findall(r"`make ([a-z]+)", README)) == {"demo", "soak"}
+    assert {"demo", "test", "soak", "lint", "proto", "bench"} <= verbs
 
 
 async def test_the_app_in_fifteen_lines_is_an_app() -> None:
@@ -95,8 +99,7 @@ def test_the_lines_to_try_by_hand_work_as_they_are_typed(requires_fuse: None) ->
     with folder() as place, ExitStack() as ends:
         # Its fixed folders are replaced, so that two runs of the tests do not meet; nothing else is.
         typed = [line.replace("/tmp/", f"{place}/") for line in lines]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = dict(os.environ, PATH=path, APPVSS_RUNTIME_DIRECTORY=f"{place}/appvss", NO_COLOR="1")
+        environment = environment_in(place)
         simulator, broker, *apps = typed[:4]
         status, app_list, backup, freeze = typed[4:]
         ends.enter_context(running(simulator, environment, "hv_appvss_dev"))
@@ -117,8 +120,39 @@ def test_the_lines_to_try_by_hand_work_as_they_are_typed(requires_fuse: None) ->
         assert "application" in frozen.stderr
 
 
+def test_what_matters_is_found_measured_listed_and_explained() -> None:
+    doctor, rehearse, history, why = code_after("## When it matters")
+    shown = code_after("## When it matters", number=1)
+    with folder() as place, ExitStack() as ends:
+        environment = environment_in(place)
+        ends.enter_context(running("appvss broker", environment))
+        ends.enter_context(running(f"python samples/smallest_asyncio.py {place}/one.txt", environment))
+        hanging = ends.enter_context(running(f"python samples/smallest_threads.py {place}/two.txt", environment))
+        wait_for("appvss status", "2 registered", environment)
+        assert "runs as process" in run(doctor, environment).stdout
+        assert run(rehearse, environment).returncode == 0
+        hanging.send_signal(signal.SIGSTOP)
+        assert run("appvss freeze --freeze-budget 3s -- true", environment).returncode == ExitCode.REFUSED
+        hanging.send_signal(signal.SIGCONT)
+        levels = [line.split()[1] for line in run(history, environment).stdout.splitlines() if line.startswith("20")]
+        assert levels == ["failed"] + 5 * ["application"]
+        assert "\n".join(map(anybody, shown)) in anybody(run(why, environment).stdout)
+
+
+def anybody(text: str) -> str:
+    """What it says of any process of any user."""
+    return re.sub(r"(user|process|-p) \w+", r"\1 *", text)
+
+
+def environment_in(place: Path) -> dict[str, str]:
+    """For everything that is typed, with `appvss` and `python` of this interpreter first in the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = {"APPVSS_RUNTIME_DIRECTORY": f"{place}/appvss", "APPVSS_STATE_DIRECTORY": f"{place}/state"}
+    return {**os.environ, **places, "PATH": path, "NO_COLOR": "1"}
+
+
 @contextmanager
-def running(line: str, environment: dict[str, str], until: str = "") -> Iterator[None]:
+def running(line: str, environment: dict[str, str], until: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """A line that goes on running in a shell of its own; `until`: wait for these words of it."""
     process = subprocess.Popen(
         shlex.split(line), env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
@@ -131,7 +165,7 @@ def running(line: str, environment: dict[str, str], until: str = "") -> Iterator
             assert time.monotonic() < give_up, (line, seen)
             if select.select([process.stdout], [], [], 1)[0]:
                 seen += process.stdout.read(4096)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
