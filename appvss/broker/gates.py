@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Final
 
 from appvss.broker.logs import Gate
 from appvss.sources.base import Source
+
+SETTLE_LIMIT: Final = timedelta(milliseconds=250)
+"""How long a file-system freeze waits for what is being written. Whoever does not read the log for longer, or a disk
+that takes longer, must not keep the apps frozen."""
 
 
 class Gates:

@@ -12,10 +12,10 @@ import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from appvss.broker.encoder import Ask, Encoder
+from appvss.broker.gates import SETTLE_LIMIT
 from appvss.broker.journal import Journal, JournalUnwritable, may_be_frozen
 from appvss.broker.logs import Gate
 from appvss.broker.recent import Recent
@@ -30,11 +30,6 @@ from appvss.sources.base import Clock, Source
 from appvss.witness.witness import Witness
 
 _log = logging.getLogger("appvss.broker")
-
-
-SETTLE_LIMIT: Final = timedelta(milliseconds=250)
-"""How long a file-system freeze waits for the line of the log that is being written. Whoever does not read the log for
-longer must not keep the apps frozen."""
 
 
 class BrokerLoop:

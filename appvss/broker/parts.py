@@ -17,7 +17,7 @@ from appvss.broker.journal import Journal
 from appvss.broker.logs import RingHandler
 from appvss.broker.loop import BrokerLoop
 from appvss.broker.news import News
-from appvss.broker.policy import AppPolicy, policy_in_force
+from appvss.broker.policy import AppPolicy, notes, policy_in_force
 from appvss.broker.recent import Recent
 from appvss.broker.service_manager import ServiceManager
 from appvss.broker.view import View
@@ -81,6 +81,7 @@ class Parts:
         manager: ServiceManager,
     ) -> None:
         self.configuration = configuration
+        _warn_of(configuration)
         self.policy_due = asyncio.Event()
         """Set: the policy has changed, or what apps did has, so that it may say something else about them."""
         self.watchers = Watchers()
@@ -219,6 +220,7 @@ class Parts:
         changed while the broker runs is said and left alone.
         """
         old = self.configuration
+        _warn_of(new)
         for name, before, after in (
             ("broker.runtime_directory", old.broker.runtime_directory, new.broker.runtime_directory),
             ("broker.state_directory", old.broker.state_directory, new.broker.state_directory),
@@ -242,6 +244,11 @@ class Parts:
         self.apps.admits_unidentified = new.apps.unidentified is UnidentifiedApps.ADMIT
         logging.getLogger("appvss").setLevel(new.broker.log_level.upper())
         self.policy_due.set()
+
+
+def _warn_of(configuration: Configuration) -> None:
+    for note in notes(configuration):
+        _log.warning("%s", note)
 
 
 def _cycle_settings(configuration: Configuration, policy: AppPolicy) -> CycleSettings:

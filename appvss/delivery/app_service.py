@@ -298,8 +298,14 @@ class AppService:
         self._send(stream, app_pb2.AttachResponse(refusal=refusal).SerializeToString())
 
     def apply_policy(self) -> None:
-        """Put the administrator's present word in force for the apps that are registered. Only while no cycle runs."""
+        """Put the administrator's present word in force for the apps that are registered. Only while no cycle runs. The
+        stream of one that may not be there any more is ended.
+        """
         for stream in self.registry:
+            refusal = self._refusal_by_policy(stream.registration.app, stream.peer.uid if stream.peer else None)
+            if refusal:
+                stream.end(refusal, "PERMISSION_DENIED")
+                continue
             registration = replace(self.in_force(stream.declared), claim=None)
             if registration != replace(stream.registration, claim=None):
                 stream.registration = registration

@@ -191,6 +191,20 @@ async def test_reload_of_a_good_file() -> None:
         assert not [line for line in broker.log if "takes a restart" in line]
 
 
+async def test_reload_ends_the_stream_of_an_app_that_may_not_be_there_any_more() -> None:
+    async with running_broker() as broker, attached(broker.runtime_directory, "a") as app:
+        async with attached(broker.runtime_directory, "b"):
+            broker.file.write_text(QUIET + '[[apps.policy]]\nname = "a"\nuid = [4242]\nfreeze_timeout = "1h"\n')
+            broker.signal(signal.SIGHUP)
+            ending = await app.ending()
+            assert ending.code is Code.PERMISSION_DENIED
+            assert ending.sentence == (
+                'an app without a token may not register as a: apps.policy "a" allows user 4242 alone'
+            )
+            assert [one.name for one in await broker.apps()] == ["b"]
+        await broker.line("WARNING", "freeze_timeout: 1h cannot fit")
+
+
 async def test_reload_of_a_bad_file_changes_nothing() -> None:
     async with running_broker() as broker:
         broker.file.write_text(QUIET + '[apps]\nrequired = ["b"]\nunknown = 1\n')

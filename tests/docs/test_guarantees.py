@@ -12,8 +12,8 @@ from typing import Final
 
 import pytest
 
+from appvss.broker.gates import SETTLE_LIMIT
 from appvss.broker.logs import RING_LIMIT
-from appvss.broker.loop import SETTLE_LIMIT
 from appvss.cycle import invariants
 from appvss.cycle.ending import INSPECTION_LIMIT
 from appvss.cycle.journaling import JOURNAL_LIMIT
