@@ -205,13 +205,13 @@ class FaultStage(Stage):
 
     async def close(self) -> list[str]:
         """End everything; what was left behind and should not have been."""
-        for relay in self.relays.values():
-            await relay.close()
         if self._brokers and isinstance(self.broker, SupervisedBroker) and self.broker.process.returncode is None:
             self.broker.process.kill()  # before the broker, which it would start again
             with suppress(ProcessLookupError):
                 self.broker.signal(signal.SIGKILL)
         left = await super().close()
+        for relay in self.relays.values():  # when nobody is left who could connect once more
+            await relay.close()
         return left + await asyncio.to_thread(self._mounted)
 
     def _mounted(self) -> list[str]:
