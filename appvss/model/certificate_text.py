@@ -53,7 +53,8 @@ def certificate_table(text: str) -> Table:
     try:
         found = json.loads(text, object_pairs_hook=_members, parse_constant=_no_number)
     except ValueError as error:  # not only JSONDecodeError: a number of thousands of digits, too
-        raise invalid(f"is not JSON: {safe(str(error))}") from error
+        why = safe(str(error))
+        raise invalid(f"is not JSON: {why[:1].lower()}{why[1:]}") from error
     if not isinstance(found, dict):
         raise invalid("is not a JSON object")
     return Table(found, "")
