@@ -145,6 +145,8 @@ class Parts:
             _log.warning("cycle %s was under way when the former broker ended", opened.open_cycle.cycle)
             self._journal.adopt(opened.open_cycle, opened.certificate)
             self.loop.adopt(opened.open_cycle)
+            apps = opened.open_cycle.apps
+            self._await_return([app.registration for app in apps if app.outcome is not Outcome.ABSENT])
 
     async def recall(self) -> None:
         """Learn from the history of former brokers what apps did in it. Nobody waits for that, and what ends meanwhile
@@ -161,20 +163,15 @@ class Parts:
             self._past.ended(past)
         if self._recent.last is None and former:
             self._recent.last = former[0]
-        self._await_return(former)
+        if self._opened.open_cycle is None and former and former[0].boot == self._journal.boot:
+            outcomes = [part for part in former[0].verdict.outcomes if part.outcome is not Outcome.ABSENT]
+            self._await_return([Registration(part.app, part.order, requirement=part.requirement) for part in outcomes])
         self.policy_due.set()
 
-    def _await_return(self, former: Sequence[PastCycle]) -> None:
-        """Miss the apps of the former broker until they had the time to come back: a freeze without them would call a
-        machine consistent in which they write. After a boot they are started anew, and are no more awaited than ever.
+    def _await_return(self, apps: Sequence[Registration]) -> None:
+        """Miss the apps of a former broker of this boot until they had the time to come back: a freeze without them
+        would call a machine consistent in which they write.
         """
-        if self._opened.open_cycle is not None:
-            apps = [app.registration for app in self._opened.open_cycle.apps if app.outcome is not Outcome.ABSENT]
-        elif former and former[0].boot == self._journal.boot:
-            outcomes = [part for part in former[0].verdict.outcomes if part.outcome is not Outcome.ABSENT]
-            apps = [Registration(part.app, part.order, requirement=part.requirement) for part in outcomes]
-        else:
-            return
         self.loop.machine.await_return(apps, self._clock.now() + RETURN_LIMIT)
 
     def _say_restored(self, restored: Restored) -> None:

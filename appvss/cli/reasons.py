@@ -216,6 +216,18 @@ APP_ROWS: Final = (
         r"it registered while",
     ),
     AppRow(
+        "app_missed",
+        Outcome.ABSENT,
+        "{app} was registered with the broker before its restart, and had not come back when the freeze was asked for",
+        (
+            "See that it is back: `appvss apps`. If it is not: its own log says why it cannot reach the broker.",
+            "Nothing needs to be changed for an app that is gone for good: it is missed for some seconds after a start "
+            "of the broker alone.",
+            AGAIN,
+        ),
+        r"a former broker had it",
+    ),
+    AppRow(
         "app_absent",
         Outcome.ABSENT,
         "{app} must take part and was not registered: {reason}",

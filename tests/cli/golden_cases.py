@@ -91,6 +91,8 @@ def _outcomes() -> Iterator[tuple[str, AppOutcome, Level]]:
     unseen = "its paths could not be inspected: nothing lies at /var/db/orders, as the broker sees it"
     yield "hold_lost_paths_unseen", part(Outcome.HOLD_LOST, unseen), crash
     yield "absent", part(Outcome.ABSENT, "the configuration expects it"), failed
+    missed = "a former broker had it, and it has not come back to this one yet"
+    yield "absent_missed", part(Outcome.ABSENT, missed), failed
     yield "absent_late", part(Outcome.ABSENT, "it registered while the freeze was under way"), failed
     yield "skipped", part(Outcome.SKIPPED), failed
 
