@@ -93,6 +93,9 @@ class AppService:
 
     async def _attach(self, _requests: object, context: Context) -> None:
         hello = await self._hello(context)
+        # By itself, while nobody can cancel this call: with the first message it would be sent once more if the stream
+        # ended just then, which gRPC refuses without ending the call.
+        await context.send_initial_metadata(())
         identity = await self._identity(context)
         try:
             stream = await self._admit(hello, identity, context)

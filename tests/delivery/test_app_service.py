@@ -79,6 +79,16 @@ async def test_half_close_ends_the_stream_in_good_order(directory: Path) -> None
         assert len(desk.registry) == 0
 
 
+async def test_a_half_close_right_after_the_hello_ends_every_stream_in_good_order(directory: Path) -> None:
+    async with app_desk(directory) as desk:
+        for number in range(100):  # the welcome may or may not be written yet: no order of the two may hang the call
+            async with raw_app(directory) as app:
+                await app.say(hello=app.hello_message(f"app-{number}"))
+                await app.hang_up()
+                assert (await app.ending()).code is Code.OK
+        assert len(desk.registry) == 0
+
+
 async def test_answers_are_passed_on_in_order(directory: Path) -> None:
     async with app_desk(directory) as desk, attached(directory, "a") as app:
         await desk.told("registered")
