@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 
+# Whoever runs the tests in the background of a shell without job control has them ignore Ctrl-C (sh(1), "Signals"), and
+# with nohup(1) the end of the terminal; and every process that they start as well. Some tests are about what these do.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Whoever runs the tests in the background of a shell without job control has them ignore Ctrl-C (sh(1), "Signals"),
-    # and every process that they start as well. Some tests are about what Ctrl-C does.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sqlite3
 import threading
 import time
@@ -33,7 +34,14 @@ def stuck(directory: Path) -> Iterator[None]:
         yield
     finally:
         if pipe.exists():
-            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+            reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                # The history's thread may not have come to the pipe yet. Who opens it without a reader waits for ever.
+                poller = select.poll()
+                poller.register(reader, select.POLLIN)
+                assert poller.poll(BOUND * 1000), "nobody has opened the pipe"
+            finally:
+                os.close(reader)
 
 
 def written(directory: Path) -> list[str]:
