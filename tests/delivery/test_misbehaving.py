@@ -172,7 +172,8 @@ async def test_app_that_registers_in_a_loop_is_refused_and_others_are_not(direct
                 if message is None:
                     ending = await app.ending()
                     break
-            await desk.service.all_left()
+            await desk.told("registered")
+            await desk.told("left")
         assert ending is not None
         assert ending.code is Code.RESOURCE_EXHAUSTED
         assert ending.sentence.startswith("a registers again and again, ")

@@ -242,13 +242,13 @@ class Stage:
         self._excused[name] = time.monotonic_ns()
 
     async def attached(self, *names: str) -> None:
-        """Wait until these apps, else all that live, are registered."""
+        """Wait until these apps, else all that live, are registered and there."""
         wanted = set(names) or {app.name for app in self.apps.values() if app.process.returncode is None}
         while True:
             after = self.events.count
-            if wanted <= {app.name for app in await self.broker.apps() if app.state != "absent"}:
+            if wanted <= {app.name for app in await self.broker.apps() if app.state not in ("absent", "away")}:
                 return
-            await self.events.sees("app_registered", after=after)
+            await self.events.comes(after)
 
     async def open_gates(self) -> None:
         """No app waits anywhere any more."""
