@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice
 from appvss.model.instant import Instant
 from appvss.model.policy import Overlap
 from appvss.model.verdict import Verdict
@@ -47,6 +48,8 @@ class Request:
     """What becomes of it while another requester's cycle is under way."""
     rehearses: bool = False
     """Whether it is a rehearsal: apps are frozen and thawed, file systems are not, and no certificate is written."""
+    filesystems: FilesystemChoice = NO_FILESYSTEMS
+    """Which file systems are to be frozen with the apps; none in a check or a rehearsal."""
 
 
 @dataclass(frozen=True, slots=True)

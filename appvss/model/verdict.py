@@ -8,6 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from appvss.model.app import AppId, Requirement
+from appvss.model.filesystem import FilesystemPart
 
 
 class Level(StrEnum):
@@ -79,3 +80,5 @@ class Verdict:
     its certificate written."""
     hold: timedelta | None = None
     """From the last ack to the thaw; None when nothing was held."""
+    filesystems: tuple[FilesystemPart, ...] = ()
+    """What became of each file system that this broker was to freeze, first frozen first."""
