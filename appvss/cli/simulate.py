@@ -17,7 +17,7 @@ from appvss.cli.invocation import Invocation, json_option, length_of_time
 from appvss.model.errors import AppvssError, DeviceAbsent, DeviceBusy, ExitCode, SimulatorUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from appvss.simulator.freebsd.lines import Line
+    from appvss.simulator.lines import Line
 
 _ERRORS: Final[dict[str, type[AppvssError]]] = {
     error.__name__: error for error in (DeviceAbsent, DeviceBusy, SimulatorUnavailable)
@@ -67,6 +67,43 @@ def freebsd(invocation: Invocation, directory: Path, fs_side: str, debug_kernel:
     )
 
 
+@simulate.command("linux", short_help="Serve Linux's Hyper-V device in a folder.")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--kernel",
+    metavar="VERSION",
+    default="6.1",
+    show_default=True,
+    help="Whose driver it is, from 4.2 on, or 3.10 with --netlink: old ones register, ask and time out otherwise.",
+)
+@click.option("--netlink", is_flag=True, help="Serve the driver's netlink side instead of the device.")
+@json_option
+@click.pass_obj
+def linux(invocation: Invocation, directory: Path, kernel: str, netlink: bool) -> None:
+    """Serve Linux's Hyper-V device as DIR/hv_vss, in the foreground.
+
+    DIR is an empty folder or does not exist yet. Commands are read from standard input, one a line; `help` lists them,
+    and `appvss simulate host DIR COMMAND` gives them from another shell. What happens is written to standard output,
+    one line each. `quit`, Ctrl-C, SIGTERM and SIGHUP unmount DIR and end with code 0; the end of standard input ends
+    nothing.
+
+    It needs Linux with FUSE, and root or fusermount3: without them the code is 12.
+
+    With --netlink there is no device: the driver is played on the netlink connector of this network namespace, which
+    must not be the machine's own, and DIR/connector is its list of drivers. Start it, and the broker, with `unshare
+    --net`.
+    """
+    # only this command needs the simulators
+    if netlink:
+        from appvss.simulator.linux_netlink import session as netlink_session
+
+        asyncio.run(netlink_session.run(directory, kernel=kernel, as_json=invocation.as_json))
+    else:
+        from appvss.simulator.linux import session
+
+        asyncio.run(session.run(directory, kernel=kernel, as_json=invocation.as_json))
+
+
 @simulate.command(
     "host", short_help="Give a running simulator one command.", context_settings={"ignore_unknown_options": True}
 )
@@ -88,7 +125,7 @@ def host(invocation: Invocation, timeout: timedelta, directory: Path, command: t
     Code 0: it is done, or the guest agreed. Code 9: the guest refused, or its driver gave up. Code 12: no reply came,
     or no simulator serves DIR.
     """
-    from appvss.simulator.freebsd import control, lines
+    from appvss.simulator import control, lines
 
     line = asyncio.run(control.ask(directory, " ".join(command), timeout))
     if line["message_type"] == "error":

@@ -1,7 +1,8 @@
 """Local requests: `appvss freeze -- COMMAND` and other programs on this machine.
 
 There is no device here: the requester speaks to the admin socket, and its call is its life. When the call ends in any
-way but a finish, the hold ends at once. Rehearsals come the same way, through a source of their own name.
+way but a finish, the hold ends at once. Rehearsals come the same way, through a source of their own name, and so do
+hooks (`sources/hook.py`), whose hold outlives the call.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from appvss.model.cycle import CycleRecord
 from appvss.model.duration import format_duration
 from appvss.model.errors import BrokerUnreachable, CycleBusy, CycleError, MessageInvalid, RequestRefused
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice
 from appvss.model.instant import Instant
 from appvss.model.policy import Overlap
 from appvss.model.request import Answer, Request, RequestKind
@@ -25,6 +27,8 @@ from appvss.sources.base import Clock, Requests
 NAME: Final = "local"
 REHEARSAL: Final = "rehearsal"
 """The name of the source whose freezes are rehearsals."""
+HOOK: Final = "hook"
+"""The name of the source whose hold stays between two calls (`sources/hook.py`)."""
 THAW_LIMIT: Final = timedelta(seconds=60)
 """How long a finish may take to be answered; the apps' own limits are far below."""
 
@@ -43,13 +47,15 @@ class LocalSettings:
 
 
 class Hold:
-    """One local requester's hold (`delivery/admin_service.py`, `LocalHold`)."""
+    """One local requester's hold (`delivery/requester_service.py`, `LocalHold`)."""
 
     def __init__(self, source: LocalSource, request: Request) -> None:
         loop = asyncio.get_running_loop()
         self.cycle = ""
         self.request = request
         self.hold_limit = request.hold_limit
+        self.is_kept = False
+        """Whether everything stood still until the thaw that the requester asked for. Known at the end."""
         self._source = source
         self._held: asyncio.Future[bool] = loop.create_future()
         self._ended: asyncio.Future[Verdict | CycleError] = loop.create_future()
@@ -94,6 +100,7 @@ class Hold:
         """Take the cycle's answer to the freeze or to the thaw; whether that was the end of this hold."""
         self.cycle = self.cycle or answer.cycle
         if answer.verdict is not None:
+            self.is_kept = answer.go_on and answer.request.kind is RequestKind.THAW
             self.end(answer.verdict)
             return True
         if not self.cycle:
@@ -118,7 +125,7 @@ class LocalSource:
     Args:
         settings: what the administrator decides.
         clock: the machine's clocks.
-        name: `NAME`, or `REHEARSAL`: then every freeze is a rehearsal.
+        name: `NAME`; or `REHEARSAL`: then every freeze is a rehearsal; or `HOOK`: then a freeze ends the former hold.
     """
 
     def __init__(self, settings: LocalSettings, clock: Clock, name: str = NAME) -> None:
@@ -154,37 +161,61 @@ class LocalSource:
         if self._requests is not None:
             self._requests.changed(self._state)
 
-    def begin(self, requester: str, freeze_budget: timedelta | None, hold_limit: timedelta | None) -> Hold:
+    def begin(
+        self,
+        requester: str,
+        freeze_budget: timedelta | None,
+        hold_limit: timedelta | None,
+        filesystems: FilesystemChoice = NO_FILESYSTEMS,
+    ) -> Hold:
         """Ask for a freeze in the name of a requester.
 
+        Args:
+            requester: who wants it, for people.
+            freeze_budget: the time for prepare and freeze together. None: as configured.
+            hold_limit: the longest hold. None: as configured.
+            filesystems: which file systems are to be frozen with the apps. A rehearsal freezes none.
+
         Raises:
-            RequestRefused: local requests are switched off.
+            RequestRefused: such requests are switched off.
             BrokerUnreachable: the broker is starting or stopping.
             MessageInvalid: a length is over the configured one.
         """
         if self.settings.mode is SourceMode.OFF:
+            what = "hooks" if self.name == HOOK else "local requests"
             raise RequestRefused(
-                "local requests are switched off", "Set `sources.local.mode` to automatic in the configuration."
+                f"{what} are switched off", f"Set `{self._options}.mode` to automatic in the configuration."
             )
         if self._requests is None:
             raise BrokerUnreachable("the broker is starting or stopping", "Try again in a moment.")
         budget = self._within("freeze_budget", freeze_budget, self.settings.freeze_budget)
         limit = self._within("hold_limit", hold_limit, self.settings.hold_limit)
-        request = self._request(RequestKind.FREEZE, requester, self._clock.now() + budget, limit)
+        request = self._request(RequestKind.FREEZE, requester, self._clock.now() + budget, limit, filesystems)
         hold = self._open[request.id] = Hold(self, request)
         self._requests.ask(request)
         return hold
 
-    @staticmethod
-    def _within(name: str, wanted: timedelta | None, most: timedelta) -> timedelta:
+    @property
+    def _options(self) -> str:
+        """Where the configuration has the limits; rehearsals have those of local requests."""
+        return f"sources.{HOOK if self.name == HOOK else NAME}"
+
+    def _within(self, name: str, wanted: timedelta | None, most: timedelta) -> timedelta:
         if wanted is not None and wanted > most:
             raise MessageInvalid(
                 f"{name} of {format_duration(wanted)} is over the configured {format_duration(most)}",
-                f"Ask for less, or raise `sources.local.{name}` in the broker's configuration.",
+                f"Ask for less, or raise `{self._options}.{name}` in the broker's configuration.",
             )
         return most if wanted is None else wanted
 
-    def _request(self, kind: RequestKind, requester: str, deadline: Instant, hold_limit: timedelta) -> Request:
+    def _request(
+        self,
+        kind: RequestKind,
+        requester: str,
+        deadline: Instant,
+        hold_limit: timedelta,
+        filesystems: FilesystemChoice = NO_FILESYSTEMS,
+    ) -> Request:
         return Request(
             id=str(next(self._numbers)),
             source=self.name,
@@ -192,8 +223,10 @@ class LocalSource:
             requester=requester,
             deadline=deadline,
             hold_limit=hold_limit,
+            supersedes=self.name == HOOK,
             overlap=self.settings.overlap,
             rehearses=self.name == REHEARSAL,
+            filesystems=NO_FILESYSTEMS if self.name == REHEARSAL else filesystems,
         )
 
     def ask_thaw(self, hold: Hold) -> None:

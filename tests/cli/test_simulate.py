@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from appvss.sources.wire.freebsd import LINUX, Operation, decode, encode
-from tests.simulator.freebsd.conftest import requires_fuse
+from tests.simulator.conftest import requires_fuse
 
 __all__ = ["requires_fuse"]
 
@@ -45,10 +45,10 @@ main()
 class Running:
     """A simulator in a process of its own, whose lines are read by a thread."""
 
-    def __init__(self, directory: Path, *options: str, stdin: int = subprocess.PIPE) -> None:
+    def __init__(self, directory: Path, *options: str, kind: str = "freebsd", stdin: int = subprocess.PIPE) -> None:
         self.directory = directory
         self.process = subprocess.Popen(
-            [*APPVSS, "simulate", "freebsd", str(directory), "--json", *options],
+            [*APPVSS, "simulate", kind, str(directory), "--json", *options],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

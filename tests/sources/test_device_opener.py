@@ -17,7 +17,7 @@ import pytest
 
 from appvss.model.errors import SourceError
 from appvss.sources.device_opener import DeviceOpener, OpenedDevice
-from tests.sources.freebsd_support import without_override
+from tests.sources.device_support import without_override
 
 WAIT_MS = 10_000
 """The bound of every wait."""

@@ -24,11 +24,12 @@ from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.source import SourceCondition, SourceMode
 from appvss.simulator.freebsd import EventKind, FreebsdSimulator, HostOperation, HostOutcome, HostResult, Side
 from appvss.sources.device_opener import DeviceOpener
+from appvss.sources.device_thread import MOST_ANSWERS, News, Opened
 from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
-from appvss.sources.freebsd.device import MOST_ANSWERS, FreebsdDevice, News, Opened
+from appvss.sources.freebsd.device import FreebsdDevice
 from appvss.sources.freebsd.ledger import Ledger
-from appvss.sources.freebsd.source import STEADY
-from tests.sources.freebsd_support import NOTHING, WAIT, Listener, VirtualClock, left_behind, new_since, running
+from appvss.sources.lasting_source import STEADY
+from tests.sources.device_support import NOTHING, WAIT, Listener, VirtualClock, left_behind, new_since, running
 
 LATEST = timedelta(seconds=14.5)
 """What a request may take: the driver's 15 s without the last half second."""
@@ -501,11 +502,12 @@ async def test_a_closed_device_takes_no_answer(scene: Scene, caplog: pytest.LogC
     device.start()
     opened = await asyncio.to_thread(news.get, True, WAIT)
     assert isinstance(opened, Opened)
-    os.kill(opened.pid, signal.SIGKILL)
+    child = opened.detail.rpartition(" ")[2]
+    os.kill(int(child), signal.SIGKILL)
     async with asyncio.timeout(WAIT):
         reason = await asyncio.wrap_future(device.finished)
     assert reason is not None
-    assert str(opened.pid) in reason
+    assert child in reason
     device.answer("4711", go_on=True)
     assert caplog.messages == ["the answer to request 4711 is not sent: the device is closed"]
     for _ in range(2):

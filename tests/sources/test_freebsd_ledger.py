@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from appvss.model.instant import Instant
 from appvss.model.request import Request, RequestKind
-from appvss.sources.freebsd.ledger import MOST_OPEN, Ledger, Silence
+from appvss.sources.device_thread import Silence
+from appvss.sources.freebsd.ledger import MOST_OPEN, Ledger
 from appvss.sources.freebsd.settings import FreebsdSettings
 from appvss.sources.wire.freebsd import Message, Operation
 

@@ -17,12 +17,13 @@ from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.source import SourceCondition, SourceMode
 from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
 from appvss.sources.freebsd.source import PAUSE
-from tests.sources.freebsd_support import (
+from tests.sources.device_support import (
     NOTHING,
     WAIT,
     Listener,
     MachineClock,
     left_behind,
+    make_path,
     new_since,
     running,
     without_override,
@@ -31,22 +32,6 @@ from tests.sources.freebsd_support import (
 
 def settings(path: Path | str, mode: SourceMode) -> FreebsdSettings:
     return FreebsdSettings(device=str(path), mode=mode)
-
-
-def make(folder: Path, kind: str) -> Path:
-    path = folder / kind
-    match kind:
-        case "plain":
-            path.write_bytes(bytes(64))
-        case "folder":
-            path.mkdir()
-        case "fifo":
-            os.mkfifo(path)
-        case "null":
-            path = Path("/dev/null")
-        case "loop":
-            path.symlink_to(path)
-    return path
 
 
 BAD = [
@@ -64,7 +49,7 @@ async def test_a_required_device_that_is_none_ends_the_start(
     tmp_path: Path, kind: str, error: type[SourceError], words: str
 ) -> None:
     before = left_behind()
-    path = make(tmp_path, kind)
+    path = make_path(tmp_path, kind)
     source = FreebsdSource(settings(path, SourceMode.REQUIRED), MachineClock())
     with pytest.raises(error, match=words) as caught:
         async with asyncio.timeout(WAIT):
@@ -78,7 +63,7 @@ async def test_a_required_device_that_is_none_ends_the_start(
 async def test_an_automatic_device_that_is_none_is_waited_for(
     tmp_path: Path, kind: str, error: type[SourceError], words: str
 ) -> None:
-    path = make(tmp_path, kind)
+    path = make_path(tmp_path, kind)
     listener = Listener()
     source = FreebsdSource(settings(path, SourceMode.AUTOMATIC), MachineClock(), pause=wait_fixed(WAIT))
     async with running(source, listener):
@@ -158,7 +143,7 @@ def test_a_process_without_descriptors_is_told() -> None:
         "from appvss.model.errors import SourceError\n"
         "from appvss.model.source import SourceMode\n"
         "from appvss.sources.freebsd import FreebsdSettings, FreebsdSource\n"
-        "from tests.sources.freebsd_support import Listener, MachineClock\n"
+        "from tests.sources.device_support import Listener, MachineClock\n"
         "async def main():\n"
         "    first = os.dup(0)\n"
         "    os.close(first)\n"
@@ -185,7 +170,7 @@ def test_a_device_without_rights_is_forbidden(tmp_path: Path) -> None:
         "from appvss.model.errors import SourceError\n"
         "from appvss.model.source import SourceMode\n"
         "from appvss.sources.freebsd import FreebsdSettings, FreebsdSource\n"
-        "from tests.sources.freebsd_support import Listener, MachineClock\n"
+        "from tests.sources.device_support import Listener, MachineClock\n"
         "settings = FreebsdSettings(device=sys.argv[1], mode=SourceMode.REQUIRED)\n"
         "try:\n"
         "    asyncio.run(FreebsdSource(settings, MachineClock()).run(Listener()))\n"

@@ -6,8 +6,6 @@ import asyncio
 import errno
 import os
 import select
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,86 +16,50 @@ from pathlib import Path
 import pytest
 from tenacity import wait_fixed
 
-from appvss.model.errors import DeviceWrong, SimulatorUnavailable, SourceError
+from appvss.model.errors import DeviceWrong, SourceError
 from appvss.model.request import Answer
 from appvss.model.source import SourceCondition, SourceMode
-from appvss.simulator.freebsd import FsSide, Host, HostOperation, fuse_abi, mount
-from appvss.simulator.freebsd.clock import Alarms
+from appvss.simulator.clock import Alarms
+from appvss.simulator.event import EventRecord, Side
+from appvss.simulator.freebsd import FsSide, Host, HostOperation
 from appvss.simulator.freebsd.device import NODE_NAMES, Device
-from appvss.simulator.freebsd.event import EventRecord, Side
-from appvss.simulator.freebsd.fuse import FuseConnection
-from appvss.simulator.freebsd.fuse_abi import Opcode, Request
 from appvss.simulator.freebsd.machine import Machine
+from appvss.simulator.fuse import abi
+from appvss.simulator.fuse.abi import Opcode, Request
+from appvss.simulator.fuse.connection import FuseConnection
 from appvss.sources.device_opener import DeviceOpener
+from appvss.sources.device_source import STOP_LIMIT
 from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
-from appvss.sources.freebsd.source import STOP_LIMIT
 from appvss.sources.wire.freebsd import LAYOUT, LINUX
-from tests.sources.freebsd_support import NOTHING, WAIT, Listener, VirtualClock, left_behind, new_since, running
+from tests.sources.device_support import NOTHING, WAIT, Listener, VirtualClock, left_behind, new_since, running
+from tests.sources.trouble import Troubled, Usual, mounted, on
 
 
-class Troubled(Device):
+class TroubledDevice(Troubled, Device):
     """The simulator's device, with some of its answers replaced."""
-
-    def __init__(self, machine: Machine) -> None:
-        super().__init__(machine)
-        self.trouble: Callable[[Request], bytes | None] | None = None
-        """Answers instead of the device; raises `Usual` to let the device answer, returns None to never answer."""
-        self.struck = asyncio.Event()
-        """Trouble has happened."""
-
-    def handle(self, request: Request, answer: Callable[[bytes], None]) -> bytes | None:
-        if self.trouble is not None:
-            try:
-                body = self.trouble(request)
-            except Usual:
-                pass
-            except OSError:
-                self.struck.set()
-                raise
-            else:
-                self.struck.set()
-                return body
-        return super().handle(request, answer)
-
-
-class Usual(Exception):
-    """No trouble for this one."""
-
-
-def hang(opcode: Opcode) -> Callable[[Request], None]:
-    def trouble(request: Request) -> None:
-        if request.opcode != opcode:
-            raise Usual
-
-    return trouble
 
 
 def on_ioctl(command: int, answer: bytes | int) -> Callable[[Request], bytes]:
     """Answer that ioctl with these bytes, or with this errno."""
 
     def trouble(request: Request) -> bytes:
-        if request.opcode != Opcode.IOCTL or fuse_abi.parse_ioctl(request.body).command != command:
+        if request.opcode != Opcode.IOCTL or abi.parse_ioctl(request.body).command != command:
             raise Usual
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer))
-        return fuse_abi.ioctl_reply(answer)
+        return abi.ioctl_reply(answer)
 
     return trouble
 
 
-def poll_says(events: int) -> Callable[[Request], bytes]:
-    def trouble(request: Request) -> bytes:
-        if request.opcode != Opcode.POLL:
-            raise Usual
-        return fuse_abi.poll_reply(events)
-
-    return trouble
+def poll_says(events: int) -> Callable[[Request], bytes | None]:
+    return on(Opcode.POLL, abi.poll_reply(events))
 
 
 @dataclass
 class Stage:
     path: Path
-    device: Troubled
+    device: TroubledDevice
     machine: Machine
     host: Host
     connection: FuseConnection
@@ -109,28 +71,17 @@ class Stage:
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
-    parent = Path(tempfile.mkdtemp(prefix="vss-", dir="/tmp"))
     clock, record = VirtualClock(), EventRecord()
     alarms = Alarms(clock)
     machine = Machine(clock, alarms, record, debug_kernel=False)
-    device, host, fs = Troubled(machine), Host(machine, alarms, clock), FsSide(machine, automatic=True)
+    device, host, fs = TroubledDevice(machine), Host(machine, alarms, clock), FsSide(machine, automatic=True)
     machine.listeners = [device.notice, host.notice, fs.notice]
-    try:
-        descriptor = await asyncio.to_thread(mount.mount, parent / "dev")
-    except SimulatorUnavailable as error:
-        shutil.rmtree(parent)
-        pytest.skip(f"no FUSE here: {error.sentence}")
-    connection = device.serve(descriptor)
-    machine.attach()
-    async with asyncio.timeout(WAIT):
-        await connection.ready.wait()
-    yield Stage(parent / "dev" / NODE_NAMES[Side.APP], device, machine, host, connection, clock)
-    connection.close()
-    await asyncio.to_thread(mount.unmount, parent / "dev")
+    async with mounted(device, machine.attach) as (folder, connection):
+        yield Stage(folder / NODE_NAMES[Side.APP], device, machine, host, connection, clock)
+        connection.close()
     host.give_up("the end")
     alarms.ring_all()
     machine.close()
-    shutil.rmtree(parent)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +134,7 @@ async def test_a_device_that_fails_to_take_an_answer_is_lost(stage: Stage) -> No
 
 
 async def test_an_open_that_hangs_is_given_up_and_not_begun_twice(stage: Stage) -> None:
-    stage.device.trouble = hang(Opcode.OPEN)
+    stage.device.trouble = on(Opcode.OPEN, None)
     opener = DeviceOpener(str(stage.path), limit=timedelta(seconds=0.5))
     reading, writing = os.pipe()
     try:
@@ -203,7 +154,7 @@ async def test_an_open_that_hangs_is_given_up_and_not_begun_twice(stage: Stage) 
 
 
 async def test_cancelling_does_not_wait_for_an_open_that_hangs(stage: Stage) -> None:
-    stage.device.trouble = hang(Opcode.OPEN)
+    stage.device.trouble = on(Opcode.OPEN, None)
     source, listener = stage.source(), Listener()
     began = time.monotonic()
     async with running(source, listener), asyncio.timeout(WAIT):
@@ -222,7 +173,7 @@ async def test_cancelling_does_not_wait_for_an_ioctl_that_hangs(stage: Stage, ca
     began = time.monotonic()
     async with running(stage.source(), listener):
         await listener.next_state(SourceCondition.SERVING)
-        stage.device.trouble = hang(Opcode.IOCTL)
+        stage.device.trouble = on(Opcode.IOCTL, None)
         stage.host.send(HostOperation.FREEZE)
         async with asyncio.timeout(WAIT):
             await stage.device.struck.wait()

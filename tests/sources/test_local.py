@@ -11,12 +11,13 @@ import pytest
 
 from appvss.model.cycle import CycleRecord
 from appvss.model.errors import BrokerUnreachable, CycleBusy, CycleError, MessageInvalid, RequestRefused
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice, Scope
 from appvss.model.instant import Instant
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.source import SourceCondition, SourceMode, SourceState
 from appvss.model.verdict import Level, Verdict
-from appvss.sources.local import THAW_LIMIT, Hold, LocalSettings, LocalSource
+from appvss.sources.local import REHEARSAL, THAW_LIMIT, Hold, LocalSettings, LocalSource
 
 SECOND = timedelta(seconds=1)
 NOW = Instant(timedelta(hours=7))
@@ -37,11 +38,13 @@ class Broker:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.asked: asyncio.Queue[Request] = asyncio.Queue()
         self.losses: list[tuple[str, str]] = []
         self.states: list[SourceState] = []
 
     def ask(self, request: Request) -> None:
         self.requests.append(request)
+        self.asked.put_nowait(request)
 
     def lost(self, source: str, reason: str, request: str = "") -> None:
         self.losses.append((source, reason))
@@ -103,6 +106,28 @@ async def test_more_than_is_configured_is_refused(budget: timedelta | None, limi
             source.begin("me", budget, limit)
         assert "sources.local." in caught.value.hint
         assert len(broker.requests) == 1
+
+
+async def test_request_carries_the_file_systems_that_the_requester_chose() -> None:
+    choice = FilesystemChoice(Scope.NAMED, ("/srv",))
+    async with serving() as (source, broker):
+        source.begin("me", None, None, choice)
+        source.begin("you", None, None).finish()
+        assert [request.filesystems for request in broker.requests] == [choice, NO_FILESYSTEMS, NO_FILESYSTEMS]
+
+
+async def test_rehearsal_freezes_no_file_system() -> None:
+    source, broker = LocalSource(LocalSettings(), Clock(), REHEARSAL), Broker()
+    task = asyncio.create_task(source.run(broker))
+    await asyncio.sleep(0)
+    source.begin("me", None, None, FilesystemChoice(Scope.ALL))
+    with pytest.raises(MessageInvalid) as caught:
+        source.begin("me", timedelta(hours=2), None)
+    task.cancel()
+    await asyncio.wait({task})
+    (request,) = broker.requests
+    assert (request.rehearses, request.filesystems) == (True, NO_FILESYSTEMS)
+    assert "`sources.local.freeze_budget`" in caught.value.hint
 
 
 async def test_off() -> None:

@@ -13,6 +13,8 @@ import signal
 from enum import StrEnum
 from typing import Final
 
+from appvss.simulator.fuse.process import process_of
+
 POLLRDBAND: Final = 0x80
 """select(2) asks for it among others; poll(2) does not, unless the program names it."""
 
@@ -108,13 +110,3 @@ class Opener:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-
-
-def process_of(thread: int) -> int:
-    """The id of the process that a thread belongs to; 0 when it is gone or outside of our view."""
-    if thread > 0:
-        with contextlib.suppress(OSError), open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("Tgid:"):
-                    return int(line.split()[1])
-    return 0

@@ -16,10 +16,10 @@ from datetime import timedelta
 from typing import Final
 
 from appvss.model.instant import Instant
-from appvss.simulator.freebsd import hyperv
-from appvss.simulator.freebsd.clock import Moment
-from appvss.simulator.freebsd.event import Event, EventKind, Side
-from appvss.simulator.freebsd.hyperv import HostOperation, HostStatus, Packet
+from appvss.simulator import hyperv
+from appvss.simulator.clock import Moment
+from appvss.simulator.event import Event, EventKind, Side
+from appvss.simulator.hyperv import HostOperation, HostStatus, Packet
 from appvss.sources.wire.freebsd import EMPTY, LAYOUT, LIMIT, SUCCESS, Message, Operation, encode
 
 POOL_SIZE: Final = 4
@@ -30,7 +30,6 @@ _OPERATIONS: Final[dict[int, Operation]] = {
     HostOperation.FREEZE: Operation.FREEZE,
     HostOperation.THAW: Operation.THAW,
 }
-_NAMES: Final[dict[int, str]] = {operation.value: operation.name.lower() for operation in HostOperation}
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -187,7 +186,7 @@ class Driver:
         if sum(waiting.ring_space for waiting in (*self._ring, packet)) > hyperv.RING_SIZE:
             raise OSError(errno.EAGAIN, "the ring to the driver is full")
         self._ring.append(packet)
-        operation = _name_of(bytearray(packet.data.ljust(hyperv.MESSAGE_SIZE, b"\0")))
+        operation = hyperv.name_of(bytearray(packet.data.ljust(hyperv.MESSAGE_SIZE, b"\0")))
         fs_ever = self._fs.opener is not None
         detail = "" if fs_ever else "waits in the ring: the fs device was never opened"
         self._note(Event(EventKind.HOST_SENT, moment, operation=operation, vmbus_id=packet.vmbus_id, detail=detail))
@@ -288,7 +287,7 @@ class Driver:
         elif len(self._live) >= POOL_SIZE:
             reason = f"all {POOL_SIZE} request records are in use"
         if operation is None or reason:
-            name = _name_of(self._buffer)
+            name = hyperv.name_of(self._buffer)
             detail = f"{reason}; the host gets no reply"
             self._note(Event(EventKind.DROPPED, moment, operation=name, vmbus_id=packet.vmbus_id, detail=detail))
             return
@@ -373,7 +372,7 @@ class Driver:
     def _respond(self, vmbus_id: int, length: int, status: int, moment: Moment) -> None:
         """Send what is in the shared buffer, whoever's message that is by now."""
         hyperv.set_status(self._buffer, status)
-        reply, name = bytes(self._buffer[:length]), _name_of(self._buffer)
+        reply, name = bytes(self._buffer[:length]), hyperv.name_of(self._buffer)
         self._note(Event(EventKind.REPLIED, moment, operation=name, status=status, vmbus_id=vmbus_id, reply=reply))
 
     def _assert(self, condition: bool, text: str, moment: Moment) -> None:
@@ -406,11 +405,3 @@ class Driver:
 
     def _note(self, event: Event) -> None:
         self._events.append(event)
-
-
-def _name_of(buffer: bytearray) -> str:
-    """What the message in the buffer asks for, as a word."""
-    if hyperv.is_negotiation(buffer):
-        return "negotiate"
-    code = hyperv.operation_of(buffer)
-    return _NAMES.get(code, f"operation {code}")

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 from appvss.model.errors import DeviceAbsent, DeviceBusy, UsageError
-from appvss.simulator.freebsd.event import Event, EventKind, Side
-from appvss.simulator.freebsd.machine import PLAYED, Machine
+from appvss.simulator.event import Event, EventKind, Side
+from appvss.simulator.freebsd.machine import Machine
+from appvss.simulator.machine import PLAYED
 from appvss.sources.wire.freebsd import FAILURE, SUCCESS, Message, Operation, decode, encode
 
 SCRIPT_LIMIT: Final = 1_000

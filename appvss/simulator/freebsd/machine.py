@@ -1,38 +1,20 @@
-"""The simulated machine around the driver: its clocks, its processes, and the spreading of what happened."""
+"""The simulated FreeBSD machine: a driver that attaches and detaches, and the processes that opened its devices."""
 
 from __future__ import annotations
 
 import errno
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import timedelta
-from typing import Final
 
+from appvss.simulator.clock import Alarms, Clock, Moment
+from appvss.simulator.event import Event, EventKind, EventRecord, Side
 from appvss.simulator.freebsd.callers import Opener
-from appvss.simulator.freebsd.clock import Alarms, Clock, Moment
 from appvss.simulator.freebsd.driver import Driver, DriverState, KernelPanic
-from appvss.simulator.freebsd.event import Event, EventKind, EventRecord, Side
-from appvss.simulator.freebsd.hyperv import Packet
-
-PLAYED: Final = 0
-"""The process id in events where the simulator itself plays a side."""
-
-_BY_A_PROCESS: Final = frozenset(
-    {
-        EventKind.OPENED,
-        EventKind.OPEN_REFUSED,
-        EventKind.CLOSED,
-        EventKind.READ,
-        EventKind.READ_EMPTY,
-        EventKind.WROTE,
-        EventKind.WRITE_IGNORED,
-    }
-)
+from appvss.simulator.hyperv import Packet
+from appvss.simulator.machine import PLAYED, Guest
 
 
-class Machine:
+class Machine(Guest):
     """A driver that can attach and detach, on a machine with clocks and processes.
 
     Every act ends with its events recorded and shown to the listeners, who may act in turn. For the event loop's thread
@@ -46,18 +28,10 @@ class Machine:
     """
 
     def __init__(self, clock: Clock, alarms: Alarms, record: EventRecord, *, debug_kernel: bool) -> None:
-        self._clock = clock
-        self._alarms = alarms
-        self._record = record
+        super().__init__(clock, alarms, record)
         self._debug_kernel = debug_kernel
-        self._wall_shift = timedelta(0)
         self._driver: Driver | None = None
         self._openers: dict[Side, Opener] = {}
-        self._alarm: int | None = None
-        self._outbox: deque[Event] = deque()
-        self._spreading = False
-        self.listeners: list[Callable[[Event], None]] = []
-        """Who is shown every event, in this order."""
         self.attachment = 0
         """How often the driver has attached: tells a descriptor of today from one of an earlier attachment."""
 
@@ -147,24 +121,11 @@ class Machine:
             except OSError:  # the kernel panicked, and that is recorded
                 return
 
-    def shift_wall(self, by: timedelta) -> None:
-        """Let the wall clock that the driver stamps its msgids with jump."""
-        self._wall_shift += by
-
-    def moment(self) -> Moment:
-        """Both clocks, now."""
-        return Moment(self._clock.now(), self._clock.wall() + self._wall_shift)
-
     # What can be looked at
 
     def state(self) -> DriverState | None:
         """A look at the driver, None when it is not there."""
         return self._driver.state() if self._driver is not None else None
-
-    def note(self, event: Event) -> None:
-        """Record something that happened outside of the driver."""
-        self._outbox.append(event)
-        self._spread()
 
     # How it works
 
@@ -177,29 +138,25 @@ class Machine:
         try:
             yield driver
         except KernelPanic:
-            self._collect(driver, process)
+            self._collect(driver.take_events(), process)
             self._tear_down(driver)
             raise OSError(errno.ENXIO, "the kernel has panicked") from None
         finally:
-            self._collect(driver, process)
-            self._arm()
+            self._collect(driver.take_events(), process)
+            self._set_alarm()
             self._spread()
-
-    def _collect(self, driver: Driver, process: int) -> None:
-        for event in driver.take_events():
-            self._outbox.append(replace(event, process=process) if event.kind in _BY_A_PROCESS else event)
 
     def _tear_down(self, driver: Driver) -> None:
         moment = self.moment()
         driver.detach(moment)
         self._driver = None
-        self._collect(driver, PLAYED)
+        self._collect(driver.take_events(), PLAYED)
         for side in (Side.FS, Side.APP):
             opener = self._openers.pop(side, None)
             if opener is not None:
                 self._kill(side, opener, moment)
                 opener.close()
-        self._arm()
+        self._set_alarm()
 
     def _kill(self, side: Side, opener: Opener, moment: Moment) -> None:
         if opener.ours:
@@ -213,24 +170,5 @@ class Machine:
             )
         self._outbox.append(Event(kind, moment, side=side, process=opener.process, detail=detail))
 
-    def _arm(self) -> None:
-        """Set the alarm for the driver's next timer."""
-        if self._alarm is not None:
-            self._alarms.cancel(self._alarm)
-            self._alarm = None
-        deadline = self._driver.next_deadline() if self._driver is not None else None
-        if deadline is not None:
-            self._alarm = self._alarms.ring(deadline, self.advance)
-
-    def _spread(self) -> None:
-        """Record and show what happened, in order; what the listeners do about it is spread after it."""
-        if self._spreading:
-            return
-        self._spreading = True
-        try:
-            while self._outbox:
-                event = self._record.add(self._outbox.popleft())
-                for listener in self.listeners:
-                    listener(event)
-        finally:
-            self._spreading = False
+    def _set_alarm(self) -> None:
+        self._arm(self._driver.next_deadline() if self._driver is not None else None, self.advance)

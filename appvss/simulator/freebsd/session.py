@@ -1,30 +1,19 @@
-"""`appvss simulate freebsd`: the simulator in the foreground, with commands from standard input and from a socket."""
+"""`appvss simulate freebsd`: the simulator of FreeBSD's devices in the foreground."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TextIO
 
-from appvss.model.errors import AppvssError, SimulatorUnavailable, UsageError
-from appvss.simulator.freebsd import control, lines
-from appvss.simulator.freebsd.commands import LENGTH_LIMIT, Commands
-from appvss.simulator.freebsd.console import LineReader, LineWriter
-from appvss.simulator.freebsd.lines import Line
+from appvss.simulator import session
+from appvss.simulator.event import Event
+from appvss.simulator.freebsd import lines
+from appvss.simulator.freebsd.commands import Commands
 from appvss.simulator.freebsd.simulator import FreebsdSimulator
-
-_BACKGROUND_LIMIT: Final = 64
-_PATIENCE_WITH_OUTPUT: Final = timedelta(seconds=2)
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def run(directory: Path, *, automatic_fs: bool, silent_fs: bool, debug_kernel: bool, as_json: bool) -> None:
-    """Serve until `quit`, SIGINT, SIGTERM or SIGHUP; then unmount. The end of standard input ends nothing.
+    """Serve as `session.run` does.
 
     Args:
         directory: the folder for the devices.
@@ -37,103 +26,15 @@ async def run(directory: Path, *, automatic_fs: bool, silent_fs: bool, debug_ker
         SimulatorUnavailable: nothing can be mounted here, or somebody else has unmounted it.
         SocketPathTooLong: the folder's path leaves no room for the control socket.
     """
-    loop = asyncio.get_running_loop()
-    signalled: asyncio.Future[str] = loop.create_future()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, _settle, signalled, number.name)
-    output = LineWriter(_descriptor(sys.stdout))
-    text_of = lines.as_json if as_json else lines.as_text
 
-    def write(line: Line) -> None:
-        output.write(text_of(line))
+    def make(observer: Callable[[Event], None]) -> session.Parts:
+        simulator = FreebsdSimulator(directory, automatic_fs=automatic_fs, debug_kernel=debug_kernel, observer=observer)
+        if silent_fs:
+            simulator.fs.keep_silent()
+        return (
+            simulator,
+            Commands(simulator),
+            lambda socket, process: lines.ready(simulator.app_device, simulator.fs_device, socket, process),
+        )
 
-    simulator = FreebsdSimulator(
-        directory,
-        automatic_fs=automatic_fs,
-        debug_kernel=debug_kernel,
-        observer=lambda event: write(lines.device_event(event)),
-    )
-    if silent_fs:
-        simulator.fs.keep_silent()
-    socket = control.socket_path(simulator.control_folder)
-    try:
-        async with simulator:
-            session = _Session(simulator, write)
-            async with control.serve(socket, session.answer):
-                write(lines.ready(simulator.app_device, simulator.fs_device, socket, os.getpid()))
-                reason = await session.serve(signalled)
-        if not reason:
-            raise SimulatorUnavailable(f"somebody unmounted {simulator.directory}", "Start the simulator again.")
-        write(lines.ended(reason))
-    finally:
-        await asyncio.to_thread(output.finish, _PATIENCE_WITH_OUTPUT)
-
-
-class _Session:
-    """One run in the foreground."""
-
-    def __init__(self, simulator: FreebsdSimulator, write: Callable[[Line], None]) -> None:
-        self._simulator = simulator
-        self._write = write
-        self._commands = Commands(simulator)
-        self._background: set[asyncio.Task[None]] = set()
-
-    async def answer(self, text: str) -> Line:
-        """Carry out one command from wherever; a bad one gives a line too."""
-        try:
-            if len(text) > LENGTH_LIMIT:
-                raise UsageError(f"the command is longer than {LENGTH_LIMIT} characters", "Split it.")
-            return await self._commands.run(text)
-        except AppvssError as problem:
-            return lines.error(problem)
-
-    async def serve(self, signalled: asyncio.Future[str]) -> str:
-        """Obey until there is a reason to end; the reason, empty when the folder was unmounted by somebody else.
-
-        Args:
-            signalled: done with a signal's name when one came.
-        """
-        async with asyncio.TaskGroup() as tasks:
-            obey = tasks.create_task(self._obey(tasks), name="simulator-obey")
-            quit_said = tasks.create_task(self._commands.quit.wait(), name="simulator-quit")
-            gone = tasks.create_task(self._simulator.wait_gone(), name="simulator-gone")
-            ends: set[asyncio.Future[Any]] = {signalled, quit_said, gone}
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in (obey, quit_said, gone, *self._background):
-                    task.cancel()
-        if signalled.done():
-            return signalled.result()
-        return "quit" if self._commands.quit.is_set() else ""
-
-    async def _obey(self, tasks: asyncio.TaskGroup) -> None:
-        """Carry out the lines of standard input one after the other, but for those that end in `&`."""
-        reader = LineReader(_descriptor(sys.stdin), LENGTH_LIMIT)
-        while (text := await reader.lines.get()) is not None:
-            command = text.strip()
-            if not command or command.startswith("#"):
-                continue
-            if not command.endswith("&"):
-                self._write(await self.answer(command))
-            elif len(self._background) >= _BACKGROUND_LIMIT:
-                hint = "Wait for some of them to end."
-                self._write(lines.error(UsageError(f"{_BACKGROUND_LIMIT} commands are under way", hint)))
-            else:
-                task = tasks.create_task(self._in_background(command[:-1]), name="simulator-command")
-                self._background.add(task)
-                task.add_done_callback(self._background.discard)
-                await asyncio.sleep(0)  # it has begun before the next line is looked at
-
-    async def _in_background(self, command: str) -> None:
-        self._write(await self.answer(command))
-
-
-def _settle(signalled: asyncio.Future[str], name: str) -> None:
-    if not signalled.done():
-        signalled.set_result(name)
-
-
-def _descriptor(stream: TextIO | None) -> int:
-    """A standard stream's descriptor. One that was closed when we were started may be anything by now."""
-    return os.open(os.devnull, os.O_RDWR) if stream is None else stream.fileno()
+    await session.run(make, as_json=as_json)

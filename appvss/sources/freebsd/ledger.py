@@ -8,6 +8,7 @@ from datetime import timedelta
 from appvss.model.duration import format_duration
 from appvss.model.instant import Instant
 from appvss.model.request import Request, RequestKind
+from appvss.sources.device_thread import Silence
 from appvss.sources.freebsd.settings import FreebsdSettings
 from appvss.sources.wire.freebsd import FAILURE, LAST_MOMENT, LIMIT, SUCCESS, Message, Operation, time_left
 
@@ -27,13 +28,6 @@ _KINDS = {
     Operation.THAW: RequestKind.THAW,
 }
 _ZERO = timedelta(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """Nothing is asked, or nothing is answered, and why."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
+from appvss.simulator.event import Event, Side
 from appvss.simulator.freebsd.driver import KernelPanic
-from appvss.simulator.freebsd.event import Event, Side
-from appvss.simulator.freebsd.hyperv import MESSAGE_SIZE, REPLY_FLAGS, HostOperation, HostStatus, parse
+from appvss.simulator.hyperv import MESSAGE_SIZE, REPLY_FLAGS, HostOperation, HostStatus, parse
 from appvss.sources.wire.freebsd import LAYOUT
 from tests.simulator.freebsd.vectors import Vector
 

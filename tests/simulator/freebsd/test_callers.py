@@ -15,7 +15,7 @@ from datetime import timedelta
 import pytest
 
 from appvss.simulator.freebsd.callers import Opener, StillRunning, Waiting, process_of, waiting_by_events, waiting_of
-from tests.simulator.freebsd.children import OPEN_AND_WAIT, RUN_FOR_EVER, child
+from tests.simulator.children import OPEN_AND_WAIT, RUN_FOR_EVER, child
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc and pidfd are Linux's")
 

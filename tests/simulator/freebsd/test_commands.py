@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from appvss.model.errors import AppvssError, DeviceAbsent, DurationInvalid, UsageError
 from appvss.simulator.freebsd import FreebsdSimulator
 from appvss.simulator.freebsd.commands import USAGE, Commands
-from appvss.simulator.freebsd.lines import Line
+from appvss.simulator.lines import Line
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from appvss.simulator.freebsd import EventKind, FreebsdSimulator, HostOutcome, Side
 from appvss.sources.wire.freebsd import LINUX
-from tests.simulator.freebsd.children import OPEN_AND_WAIT, OPEN_CLOSE_AND_WAIT, OPEN_IN_A_THREAD_AND_WAIT, child
+from tests.simulator.children import OPEN_AND_WAIT, OPEN_CLOSE_AND_WAIT, OPEN_IN_A_THREAD_AND_WAIT, child
 
 pytestmark = pytest.mark.usefixtures("requires_fuse")
 

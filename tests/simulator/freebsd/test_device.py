@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appvss.simulator.freebsd.clock import Alarms, Moment
+from appvss.simulator.clock import Alarms, Moment
+from appvss.simulator.event import EventKind, EventRecord, Side
 from appvss.simulator.freebsd.device import Device
-from appvss.simulator.freebsd.event import EventKind, EventRecord, Side
-from appvss.simulator.freebsd.fuse_abi import ROOT_NODE, Opcode, Request
-from appvss.simulator.freebsd.hyperv import HostOperation, Packet, vss_message
 from appvss.simulator.freebsd.machine import Machine
+from appvss.simulator.fuse.abi import ROOT_NODE, Opcode, Request
+from appvss.simulator.hyperv import HostOperation, Packet, vss_message
 from appvss.sources.wire.freebsd import FREEBSD, LINUX, Operation, decode
-from tests.simulator.freebsd.children import RUN_FOR_EVER, child
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.children import RUN_FOR_EVER, child
+from tests.simulator.conftest import VirtualClock
 
 NOBODY = 0
 """A caller outside of our process-id namespace: the events alone tell how it waits."""

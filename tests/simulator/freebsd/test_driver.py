@@ -10,12 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from appvss.simulator.freebsd.clock import Moment
+from appvss.simulator.clock import Moment
+from appvss.simulator.event import Event, EventKind, Side
 from appvss.simulator.freebsd.driver import POOL_SIZE, Driver, DriverState
-from appvss.simulator.freebsd.event import Event, EventKind, Side
-from appvss.simulator.freebsd.hyperv import HostOperation, HostStatus, Packet, Version, negotiation_message, vss_message
+from appvss.simulator.hyperv import HostOperation, HostStatus, Packet, Version, negotiation_message, vss_message
 from appvss.sources.wire.freebsd import LAYOUT, LIMIT, Operation, decode, encode
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.conftest import VirtualClock
 
 
 class Rig:

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.simulator.freebsd.clock import Moment
+from appvss.simulator.clock import Moment
+from appvss.simulator.event import Event, EventKind, Side
 from appvss.simulator.freebsd.driver import Driver
-from appvss.simulator.freebsd.event import Event, EventKind, Side
-from appvss.simulator.freebsd.hyperv import Packet, vss_message
-from tests.simulator.freebsd.conftest import VirtualClock
+from appvss.simulator.hyperv import Packet, vss_message
+from tests.simulator.conftest import VirtualClock
 from tests.simulator.freebsd.stage import HOST_BODY, Stage
 from tests.simulator.freebsd.vectors import DEBUG_KERNEL, VECTORS, Vector
 

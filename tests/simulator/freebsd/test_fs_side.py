@@ -7,13 +7,13 @@ from datetime import timedelta
 import pytest
 
 from appvss.model.errors import DeviceAbsent, DeviceBusy, UsageError
-from appvss.simulator.freebsd.clock import Alarms
-from appvss.simulator.freebsd.event import EventKind, EventRecord, Side
+from appvss.simulator.clock import Alarms
+from appvss.simulator.event import EventKind, EventRecord, Side
 from appvss.simulator.freebsd.fs_side import SCRIPT_LIMIT, FsAnswer, FsSide
-from appvss.simulator.freebsd.hyperv import HostOperation, HostStatus, Packet, vss_message
 from appvss.simulator.freebsd.machine import Machine
+from appvss.simulator.hyperv import HostOperation, HostStatus, Packet, vss_message
 from appvss.sources.wire.freebsd import LIMIT, Operation
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.conftest import VirtualClock
 
 THREE = (HostOperation.CHECK, HostOperation.FREEZE, HostOperation.THAW)
 OK, FAIL = HostStatus.OK, HostStatus.FAIL

@@ -13,9 +13,9 @@ import pytest
 
 from appvss.simulator.freebsd import Event, EventKind, FreebsdSimulator, Side
 from appvss.simulator.freebsd.driver import KernelPanic
-from appvss.simulator.freebsd.hyperv import vss_message
+from appvss.simulator.hyperv import vss_message
 from appvss.sources.wire.freebsd import LINUX
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.conftest import VirtualClock
 from tests.simulator.freebsd.stage import HOST_BODY, Stage
 from tests.simulator.freebsd.vectors import DEBUG_KERNEL, VECTORS, Vector
 

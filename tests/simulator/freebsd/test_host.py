@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.simulator.freebsd.clock import Alarms
-from appvss.simulator.freebsd.event import EventKind, EventRecord, Side
+from appvss.simulator.clock import Alarms
+from appvss.simulator.event import EventKind, EventRecord, Side
 from appvss.simulator.freebsd.fs_side import FsAnswer, FsSide
-from appvss.simulator.freebsd.host import PATIENCE, Host, HostOutcome
-from appvss.simulator.freebsd.hyperv import HostOperation, HostStatus, Version
 from appvss.simulator.freebsd.machine import Machine
+from appvss.simulator.host import PATIENCE, Host, HostOutcome
+from appvss.simulator.hyperv import HostOperation, HostStatus, Version
 from appvss.sources.wire.freebsd import LIMIT, Operation
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.conftest import VirtualClock
 
 
 class Rig:

@@ -11,13 +11,14 @@ import pytest
 
 from appvss.model.errors import UsageError
 from appvss.model.instant import Instant
-from appvss.simulator.freebsd import lines
-from appvss.simulator.freebsd.clock import Moment
+from appvss.simulator import lines
+from appvss.simulator.clock import Moment
+from appvss.simulator.event import Event, EventKind, Side
+from appvss.simulator.freebsd import lines as freebsd_lines
 from appvss.simulator.freebsd.driver import DriverState, RequestState
-from appvss.simulator.freebsd.event import Event, EventKind, Side
 from appvss.simulator.freebsd.fs_side import FsAnswer, FsState
-from appvss.simulator.freebsd.host import BackupResult, HostOutcome, HostResult
-from appvss.simulator.freebsd.lines import Line
+from appvss.simulator.host import BackupResult, HostOutcome, HostResult
+from appvss.simulator.lines import Line
 from appvss.sources.wire.freebsd import Operation
 
 AT = Moment(Instant(timedelta(0)), timedelta(seconds=1_700_000_000, microseconds=1234))
@@ -62,22 +63,24 @@ NEVER = DriverState(False, False, False, 2, ())
         (lines.error(UsageError("it is wrong", "Do right.")), "error: it is wrong. HINT: Do right."),
         (lines.ended("quit"), "ended: quit"),
         (lines.help_text("a\nb"), "a\nb"),
-        (lines.state(None, AUTO), "detached: no nodes"),
+        (freebsd_lines.state(None, AUTO), "detached: no nodes"),
         (
-            lines.state(OPEN, AUTO),
+            freebsd_lines.state(OPEN, AUTO),
             "open: app, fs; freeze 17 in app waiting; check 18 in no queue; fs played here: auto",
         ),
         (
-            lines.state(NEVER, FsState(False, False, frozenset(), ())),
+            freebsd_lines.state(NEVER, FsState(False, False, frozenset(), ())),
             "open: none; fs never opened, 2 messages wait in the ring",
         ),
         (
-            lines.state(OPEN, FsState(True, False, frozenset({Operation.THAW, Operation.CHECK}), (FsAnswer.DIE,))),
+            freebsd_lines.state(
+                OPEN, FsState(True, False, frozenset({Operation.THAW, Operation.CHECK}), (FsAnswer.DIE,))
+            ),
             "open: app, fs; freeze 17 in app waiting; check 18 in no queue; "
             "fs played here: script die, then veto check thaw",
         ),
         (
-            lines.state(DriverState(False, True, True, 0, ()), FsState(True, True, frozenset(), ())),
+            freebsd_lines.state(DriverState(False, True, True, 0, ()), FsState(True, True, frozenset(), ())),
             "open: fs; fs played here: silent",
         ),
     ],
@@ -87,7 +90,7 @@ def test_lines_for_people(line: Line, text: str) -> None:
 
 
 def test_the_ready_line_names_both_devices() -> None:
-    line = lines.ready(Path("/d/a"), Path("/d/f"), Path("/d.control/control.sock"), 5)
+    line = freebsd_lines.ready(Path("/d/a"), Path("/d/f"), Path("/d.control/control.sock"), 5)
     assert lines.as_text(line) == "ready: /d/a and /d/f; `help` lists the commands"
     assert json.loads(lines.as_json(line)) == {
         "message_type": "ready",
@@ -95,6 +98,7 @@ def test_the_ready_line_names_both_devices() -> None:
         "fs_device": "/d/f",
         "control_socket": "/d.control/control.sock",
         "pid": 5,
+        "text": "ready: /d/a and /d/f; `help` lists the commands",
     }
 
 
@@ -129,7 +133,7 @@ def test_the_ready_line_names_both_devices() -> None:
             },
         ),
         (
-            lines.state(OPEN, AUTO),
+            freebsd_lines.state(OPEN, AUTO),
             {
                 "message_type": "state",
                 "attached": True,
@@ -145,6 +149,7 @@ def test_the_ready_line_names_both_devices() -> None:
                 "fs_silent": False,
                 "fs_vetoes": [],
                 "fs_script": [],
+                "text": "open: app, fs; freeze 17 in app waiting; check 18 in no queue; fs played here: auto",
             },
         ),
         (

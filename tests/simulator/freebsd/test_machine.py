@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.simulator.freebsd.clock import Alarms
-from appvss.simulator.freebsd.event import Event, EventKind, EventRecord, Side
-from appvss.simulator.freebsd.hyperv import HostOperation, Packet, vss_message
+from appvss.simulator.clock import Alarms
+from appvss.simulator.event import Event, EventKind, EventRecord, Side
 from appvss.simulator.freebsd.machine import Machine
+from appvss.simulator.hyperv import HostOperation, Packet, vss_message
 from appvss.sources.wire.freebsd import LAYOUT, LIMIT
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.conftest import VirtualClock
 
 CHECK = Packet(1, vss_message(HostOperation.CHECK, transaction=0))
 

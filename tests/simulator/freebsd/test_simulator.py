@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from appvss.model.errors import SimulatorUnavailable
-from appvss.simulator.freebsd import EventKind, FreebsdSimulator, HostOutcome, Side, mount
+from appvss.simulator.freebsd import EventKind, FreebsdSimulator, HostOutcome, Side
+from appvss.simulator.fuse import mount
 from appvss.sources.wire.freebsd import LINUX, SUCCESS, Message, Operation, decode, encode
-from tests.simulator.freebsd.children import OPEN_AND_WAIT, child
-from tests.simulator.freebsd.conftest import VirtualClock
+from tests.simulator.children import OPEN_AND_WAIT, child
+from tests.simulator.conftest import VirtualClock
 
 pytestmark = pytest.mark.usefixtures("requires_fuse")
 

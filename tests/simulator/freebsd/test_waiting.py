@@ -15,7 +15,7 @@ import pytest
 
 from appvss.simulator.freebsd import EventKind, FreebsdSimulator, HostOperation
 from appvss.sources.wire.freebsd import LINUX
-from tests.simulator.freebsd.children import POLL_FOR_EVER, child
+from tests.simulator.children import POLL_FOR_EVER, child
 
 pytestmark = pytest.mark.usefixtures("requires_fuse")
 
