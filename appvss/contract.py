@@ -1,7 +1,8 @@
 """What both sides of the wire share: socket names, channel options, and values <-> messages.
 
 The meaning of every field stands in `proto/appvss/v1`. Whatever arrives is checked here, once, so that the rooms behind
-it see only values of `model/`.
+it see only values of `model/`. It is one module of more than 500 lines, because it is one thing that both sides import;
+what only administrators ask is converted where it is asked (`delivery/`, `sdk/admin_*`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from appvss.model.app import DEFAULT_HOLD_LIMIT, DEFAULT_ORDER, AppId, HoldClaim, Registration, Requirement
 from appvss.model.errors import MessageInvalid, SocketPathTooLong
 from appvss.model.event import Event
+from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, FilesystemPart, Scope
 from appvss.model.instant import Instant
 from appvss.model.names import REASON_LIMIT, check_name, printable
 from appvss.model.phase import Phase
@@ -57,6 +59,9 @@ EVIDENCE_LIMIT: Final = 16
 AFTER_LIMIT: Final = 32
 PATHS_LIMIT: Final = 64
 PATH_LENGTH_LIMIT: Final = 1024
+DEVICE_LIMIT: Final = 32
+"""Longest `major:minor`, in characters."""
+FILESYSTEM_TYPE_LIMIT: Final = 64
 EVIDENCE_KEY_LIMIT: Final = 64
 EVIDENCE_VALUE_LIMIT: Final = 256
 
@@ -375,6 +380,88 @@ def outcome_of(message: types_pb2.AppOutcome) -> AppOutcome:
     )
 
 
+_SCOPES: Final = {scope: types_pb2.FilesystemScope.Value(f"FILESYSTEM_SCOPE_{scope.name}") for scope in Scope}
+_SCOPE_OF: Final = {number: scope for scope, number in _SCOPES.items()}
+_FILESYSTEM_OUTCOMES: Final = {
+    outcome: types_pb2.FilesystemOutcome.Value(f"FILESYSTEM_OUTCOME_{outcome.name}") for outcome in FilesystemOutcome
+}
+_FILESYSTEM_OUTCOME_OF: Final = {number: outcome for outcome, number in _FILESYSTEM_OUTCOMES.items()}
+
+
+def scope_message(scope: Scope) -> types_pb2.FilesystemScope.ValueType:
+    """A scope's number on the wire."""
+    return _SCOPES[scope]
+
+
+def scope_of(number: types_pb2.FilesystemScope.ValueType) -> Scope:
+    """A scope from the wire; what is not known is none."""
+    return _SCOPE_OF.get(number, Scope.NONE)
+
+
+def choice_message(choice: FilesystemChoice) -> types_pb2.FilesystemChoice:
+    """What a requester wants frozen, for the wire."""
+    return types_pb2.FilesystemChoice(scope=_SCOPES[choice.scope], paths=choice.paths, spares_root=choice.spares_root)
+
+
+def choice_of(message: types_pb2.FilesystemChoice) -> FilesystemChoice:
+    """What a requester wants frozen, from the wire. The zero message wants none.
+
+    Raises:
+        MessageInvalid: paths are named and not asked for, or the other way round; or one is not absolute, too long, or
+            not printable.
+    """
+    scope = scope_of(message.scope)
+    paths = _limited("paths", message.paths, PATHS_LIMIT)
+    if bool(paths) is not (scope is Scope.NAMED):
+        raise MessageInvalid(
+            f"the scope of the file systems is {scope}, and {len(paths)} paths are named",
+            "Name paths with the scope `named`, and with no other.",
+        )
+    for path in paths:
+        if not path.startswith("/") or printable(path, PATH_LENGTH_LIMIT) != path:
+            raise MessageInvalid(
+                f"the path {printable(path, 80)!r} is not absolute, too long, or not printable",
+                f"Name absolute, printable mount points of at most {PATH_LENGTH_LIMIT} characters.",
+            )
+    return FilesystemChoice(scope, paths, message.spares_root)
+
+
+def filesystem_outcome_message(outcome: FilesystemOutcome) -> types_pb2.FilesystemOutcome.ValueType:
+    """The number on the wire of what became of a file system."""
+    return _FILESYSTEM_OUTCOMES[outcome]
+
+
+def filesystem_outcome_of(number: types_pb2.FilesystemOutcome.ValueType) -> FilesystemOutcome:
+    """What became of a file system, from the wire. What is not known counts as a lost hold: doubt is failure."""
+    return _FILESYSTEM_OUTCOME_OF.get(number, FilesystemOutcome.HOLD_LOST)
+
+
+def filesystem_part_message(part: FilesystemPart) -> types_pb2.FilesystemPart:
+    """One file system's part in a cycle, for the wire."""
+    message = types_pb2.FilesystemPart(
+        path=part.path,
+        device=part.device,
+        type=part.type,
+        outcome=_FILESYSTEM_OUTCOMES[part.outcome],
+        reason=part.reason,
+    )
+    if part.time_to_freeze is not None:
+        message.time_to_freeze.FromTimedelta(part.time_to_freeze)
+    return message
+
+
+def filesystem_part_of(message: types_pb2.FilesystemPart) -> FilesystemPart:
+    """One file system's part in a cycle, from the wire."""
+    return FilesystemPart(
+        path=printable(message.path, PATH_LENGTH_LIMIT),
+        device=printable(message.device, DEVICE_LIMIT),
+        type=printable(message.type, FILESYSTEM_TYPE_LIMIT),
+        outcome=filesystem_outcome_of(message.outcome),
+        reason=printable(message.reason, REASON_LIMIT),
+        time_to_freeze=length_of(message.time_to_freeze) if message.HasField("time_to_freeze") else None,
+    )
+
+
 def verdict_message(verdict: Verdict) -> types_pb2.Verdict:
     """A verdict for the wire. When thousands of apps gave so much evidence that no message could carry it, it is left
     out: the verdict itself must arrive.
@@ -384,6 +471,7 @@ def verdict_message(verdict: Verdict) -> types_pb2.Verdict:
         level=_LEVELS[verdict.level],
         outcomes=[outcome_message(outcome) for outcome in verdict.outcomes],
         reasons=verdict.reasons,
+        filesystems=[filesystem_part_message(part) for part in verdict.filesystems],
     )
     if verdict.hold is not None:
         message.hold.FromTimedelta(verdict.hold)
@@ -401,6 +489,7 @@ def verdict_of(message: types_pb2.Verdict) -> Verdict:
         outcomes=tuple(outcome_of(outcome) for outcome in message.outcomes),
         reasons=tuple(printable(reason, REASON_LIMIT) for reason in message.reasons),
         hold=length_of(message.hold) if message.HasField("hold") else None,
+        filesystems=tuple(filesystem_part_of(part) for part in message.filesystems),
     )
 
 

@@ -14,6 +14,7 @@ from appvss import contract
 from appvss.model.app import DEFAULT_HOLD_LIMIT, AppId, HoldClaim, Registration, Requirement
 from appvss.model.errors import MessageInvalid, NameInvalid, SocketPathTooLong
 from appvss.model.event import Event, EventKind
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice, FilesystemOutcome, FilesystemPart, Scope
 from appvss.model.instant import Instant
 from appvss.model.names import printable
 from appvss.model.phase import Phase
@@ -283,6 +284,62 @@ def test_verdict_of_thousands_of_apps_arrives_without_their_evidence() -> None:
         types_pb2.LEVEL_APPLICATION,
         {},
     )
+
+
+# -- file systems
+
+PART = FilesystemPart("/srv", "8:1", "ext4", FilesystemOutcome.HELD, time_to_freeze=timedelta(milliseconds=7))
+LEFT = FilesystemPart("/boot", "8:2", "vfat", FilesystemOutcome.UNFREEZABLE, "vfat has no freeze")
+
+
+def test_verdict_brings_its_file_systems() -> None:
+    verdict = Verdict("c", Level.FILESYSTEM, (), (), None, (PART, LEFT))
+    assert contract.verdict_of(contract.verdict_message(verdict)) == verdict
+
+
+@pytest.mark.parametrize("outcome", FilesystemOutcome)
+def test_every_outcome_of_a_file_system_goes_over_the_wire(outcome: FilesystemOutcome) -> None:
+    assert contract.filesystem_outcome_of(contract.filesystem_outcome_message(outcome)) is outcome
+
+
+def test_outcome_of_a_file_system_that_is_not_known_is_a_lost_hold() -> None:
+    message = types_pb2.FilesystemPart(path="/\x1b[2J", device="8:1", type="ext9", outcome=99)  # type: ignore[arg-type]
+    part = contract.filesystem_part_of(message)
+    assert (part.path, part.outcome, part.time_to_freeze) == ("/?[2J", FilesystemOutcome.HOLD_LOST, None)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        *(FilesystemChoice(scope) for scope in Scope if scope is not Scope.NAMED),
+        FilesystemChoice(Scope.NAMED, ("/srv", "/var/db")),
+        FilesystemChoice(Scope.ALL, spares_root=True),
+    ],
+)
+def test_choice_goes_over_the_wire(choice: FilesystemChoice) -> None:
+    assert contract.choice_of(contract.choice_message(choice)) == choice
+    assert contract.scope_of(contract.scope_message(choice.scope)) is choice.scope
+
+
+def test_choice_that_is_absent_or_not_known_wants_none() -> None:
+    assert contract.choice_of(types_pb2.FilesystemChoice()) == NO_FILESYSTEMS
+    assert contract.scope_of(99) is Scope.NONE  # type: ignore[arg-type]  # of a newer version
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (FilesystemChoice(Scope.NAMED), "the scope of the file systems is named, and 0 paths are named"),
+        (FilesystemChoice(Scope.ALL, ("/srv",)), "the scope of the file systems is all, and 1 paths are named"),
+        (FilesystemChoice(Scope.NAMED, ("srv",)), "'srv' is not absolute"),
+        (FilesystemChoice(Scope.NAMED, ("/srv\n",)), "is not absolute, too long, or not printable"),
+        (FilesystemChoice(Scope.NAMED, ("/" + "x" * 1024,)), "is not absolute, too long, or not printable"),
+        (FilesystemChoice(Scope.NAMED, ("/srv",) * 65), "paths has 65 entries, over 64"),
+    ],
+)
+def test_choice_that_breaks_a_limit(choice: FilesystemChoice, sentence: str) -> None:
+    with pytest.raises(MessageInvalid, match=sentence):
+        contract.choice_of(contract.choice_message(choice))
 
 
 # -- events

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from appvss import contract
 from appvss.broker.configuration_checks import problems
 from appvss.broker.configuration_reader import parse_file, read_document
-from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, Word, option, tables
+from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, PathPatterns, Word, option, tables
 from appvss.broker.policy_options import RULES_MOST, AppPolicyOptions
+from appvss.broker.source_options import FreebsdOptions, LinuxHvVssOptions, SourceOptions
+from appvss.freezer.plan import FilesystemSettings
 from appvss.model.app import Requirement
 from appvss.model.errors import ConfigurationInvalid, UsageError
-from appvss.model.policy import Overlap
+from appvss.model.filesystem import Unfreezable
 from appvss.model.source import SourceMode
 
 DEFAULT_FILE: Final = Path(
@@ -49,6 +51,13 @@ class LogLevel(StrEnum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+
+class FilesystemMode(StrEnum):
+    """Whether this broker freezes file systems."""
+
+    AUTOMATIC = "automatic"
+    OFF = "off"
 
 
 class UnidentifiedApps(StrEnum):
@@ -100,95 +109,34 @@ class BrokerOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class FreebsdOptions:
-    """Requests of the hypervisor through FreeBSD's app device."""
+class FilesystemOptions:
+    """The freeze of file systems, where this broker carries it out: on Linux. FreeBSD's kernel does it by itself."""
 
-    mode: SourceMode = field(
-        default=SourceMode.AUTOMATIC,
+    mode: FilesystemMode = field(
+        default=FilesystemMode.AUTOMATIC,
         metadata=option(
-            Choice(SourceMode),
-            "`required`: the broker refuses to start without the device. `automatic`: it waits for it and says so. "
-            "`off`: it never looks for it.",
+            Choice(FilesystemMode),
+            "`automatic`: file systems are frozen where a requester wants it. `off`: never; a requester that names "
+            "some, or wants all, is refused.",
         ),
     )
-    device: Path = field(
-        default=Path("/dev/hv_appvss_dev"), metadata=option(AbsolutePath(), "The device. One program can have it open.")
-    )
-    budget: timedelta = field(
-        default=timedelta(seconds=15),
+    exclude: tuple[str, ...] = field(
+        default=FilesystemSettings().exclude,
         metadata=option(
-            Length(_SECOND, timedelta(seconds=15), "the kernel gives apps and file systems 15s together"),
-            "The time from the host's request to the end of the freeze, for apps and file systems together.",
+            PathPatterns(100),
+            "Mount points that are left out, as patterns of fnmatch(3), in which `*` also matches `/`. What is left "
+            "out is not frozen, and lowers nothing.",
         ),
     )
-    filesystem_reserve: timedelta = field(
-        default=timedelta(seconds=5),
+    unfreezable: Unfreezable = field(
+        default=Unfreezable.LOWER,
         metadata=option(
-            Length(_INSTANT, timedelta(seconds=14)),
-            "What of the budget the apps do not get, since the file-system freeze that follows theirs needs it. It "
-            "must lie below `budget`.",
+            Choice(Unfreezable),
+            "What becomes of a freeze when a file system that should be frozen cannot be, such as vfat. `veto`: it is "
+            "refused before anything is frozen. `lower`: the others are frozen, and the verdict falls. `report`: the "
+            "others are frozen, and it is only named.",
         ),
     )
-    hold_limit: timedelta = field(
-        default=timedelta(seconds=60),
-        metadata=option(
-            Length(_SECOND, _HOUR),
-            "The longest hold. When the host has not asked for the thaw by then, everything goes on and the verdict "
-            "falls.",
-        ),
-    )
-    overlap: Overlap = field(
-        default=Overlap.REFUSE,
-        metadata=option(
-            Choice(Overlap),
-            "What becomes of the host's freeze while another requester's cycle is under way. `refuse`: the answer is "
-            "no. `join`: it shares the hold of that cycle. `queue`: it waits for the end of that cycle, as long as its "
-            "own time allows.",
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class LocalOptions:
-    """Requests of programs on this machine, such as `appvss freeze`."""
-
-    mode: SourceMode = field(
-        default=SourceMode.AUTOMATIC,
-        metadata=option(
-            Choice(SourceMode),
-            "`off`: local requests are refused. The other two mean the same here: there is no device to wait for.",
-        ),
-    )
-    freeze_budget: timedelta = field(
-        default=timedelta(seconds=30),
-        metadata=option(
-            Length(_TENTH, _HOUR),
-            "The time for prepare and freeze together when the requester names none, and the most that it may name.",
-        ),
-    )
-    hold_limit: timedelta = field(
-        default=timedelta(minutes=5),
-        metadata=option(
-            Length(_TENTH, 24 * _HOUR), "The longest hold when the requester names none, and the most that it may name."
-        ),
-    )
-    overlap: Overlap = field(
-        default=Overlap.REFUSE,
-        metadata=option(
-            Choice(Overlap),
-            "What becomes of a local freeze while another requester's cycle is under way. `refuse`: the answer is "
-            "no. `join`: it shares the hold of that cycle. `queue`: it waits for the end of that cycle, as long as its "
-            "own time allows.",
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """Who may ask for a freeze, and with which limits."""
-
-    freebsd: FreebsdOptions = field(default_factory=FreebsdOptions)
-    local: LocalOptions = field(default_factory=LocalOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +221,7 @@ class Configuration:
     cycle: CycleOptions = field(default_factory=CycleOptions)
     apps: AppOptions = field(default_factory=AppOptions)
     history: HistoryOptions = field(default_factory=HistoryOptions)
+    filesystems: FilesystemOptions = field(default_factory=FilesystemOptions)
     origin: str = ""
     """The file that it was read from; empty: built-in values."""
     given: frozenset[str] = frozenset()
@@ -331,15 +280,23 @@ def with_overrides(
         )
     sources = configuration.sources
     if device is not None:
-        sources = replace(sources, freebsd=_with_device(sources.freebsd, device))
-        overridden.add("sources.freebsd.device")
+        # A driver's device has its name, and so has its simulator's.
+        if device.name == sources.linux_hv_vss.device.name:
+            sources = replace(sources, linux_hv_vss=_with_device("linux_hv_vss", sources.linux_hv_vss, device))
+            overridden.add("sources.linux_hv_vss.device")
+        else:
+            sources = replace(sources, freebsd=_with_device("freebsd", sources.freebsd, device))
+            overridden.add("sources.freebsd.device")
     return replace(configuration, broker=broker, sources=sources, overridden=frozenset(overridden))
 
 
-def _with_device(freebsd: FreebsdOptions, device: Path) -> FreebsdOptions:
-    if freebsd.mode is SourceMode.OFF:
+_Device = TypeVar("_Device", FreebsdOptions, LinuxHvVssOptions)
+
+
+def _with_device(name: str, options: _Device, device: Path) -> _Device:
+    if options.mode is SourceMode.OFF:
         raise UsageError(
-            f"the device {device} would not be used: sources.freebsd.mode is off",
-            "Set sources.freebsd.mode to automatic or required in the configuration, or name no device.",
+            f"the device {device} would not be used: sources.{name}.mode is off",
+            f"Set sources.{name}.mode to automatic or required in the configuration, or name no device.",
         )
-    return replace(freebsd, device=device.absolute())
+    return replace(options, device=device.absolute())

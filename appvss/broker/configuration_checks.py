@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import grp
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from appvss import contract
@@ -14,7 +15,7 @@ from appvss.broker.options import length_text
 from appvss.broker.policy_options import RULE_KEYS, RULES, AppPolicyOptions, place_of, written
 from appvss.model.app import Requirement
 from appvss.model.errors import SocketPathTooLong
-from appvss.sources.wire.freebsd import LAST_MOMENT
+from appvss.sources.wire.freebsd import LAST_MOMENT as FREEBSD_LAST_MOMENT
 
 if TYPE_CHECKING:
     from appvss.broker.configuration import Configuration
@@ -35,15 +36,22 @@ def group_exists(name: str) -> bool:
     return True
 
 
-def _check_reserve(reading: Reading[Configuration]) -> Iterator[str]:
-    budget, reserve = "sources.freebsd.budget", "sources.freebsd.filesystem_reserve"
-    freebsd = reading.value.sources.freebsd
-    if not reading.wrong & {budget, reserve} and freebsd.filesystem_reserve >= freebsd.budget - LAST_MOMENT:
-        yield (
-            f"{reserve}: {length_text(freebsd.filesystem_reserve)} is not below {budget}, which is "
-            f"{length_text(freebsd.budget)}, by more than the {length_text(LAST_MOMENT)} in which no answer is sent; "
-            "nothing would be left for the apps"
-        )
+def _check_reserves(reading: Reading[Configuration]) -> Iterator[str]:
+    sources = reading.value.sources
+    for section, key, budget, reserve, last_moment in (
+        ("freebsd", "budget", sources.freebsd.budget, sources.freebsd.filesystem_reserve, FREEBSD_LAST_MOMENT),
+        *(
+            (name, "freeze_budget", options.freeze_budget, options.filesystem_reserve, timedelta(0))
+            for name, options in (("linux_hv_vss", sources.linux_hv_vss), ("linux_netlink", sources.linux_netlink))
+        ),
+    ):
+        keys = {f"sources.{section}.{key}", f"sources.{section}.filesystem_reserve"}
+        if not reading.wrong & keys and reserve >= budget - last_moment:
+            margin = f", by more than the {length_text(last_moment)} in which no answer is sent" if last_moment else ""
+            yield (
+                f"sources.{section}.filesystem_reserve: {length_text(reserve)} is not below sources.{section}.{key}, "
+                f"which is {length_text(budget)}{margin}; nothing would be left for the apps"
+            )
 
 
 def _check_socket_group(reading: Reading[Configuration]) -> Iterator[str]:
@@ -125,7 +133,7 @@ def _against_required(rule: AppPolicyOptions) -> Iterator[str]:
 
 
 _CHECKS: Final[tuple[Callable[[Reading[Configuration]], Iterator[str]], ...]] = (
-    _check_reserve,
+    _check_reserves,
     _check_socket_group,
     _check_socket_paths,
     _check_directories,

@@ -14,15 +14,15 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from appvss.broker import filesystems
 from appvss.broker.encoder import Ask, Encoder
-from appvss.broker.gates import SETTLE_LIMIT
 from appvss.broker.journal import Journal, JournalUnwritable, may_be_frozen
 from appvss.broker.logs import Gate
 from appvss.broker.recent import Recent
 from appvss.cycle import effects, inputs
 from appvss.cycle.machine import Machine
 from appvss.delivery.app_service import AppService
-from appvss.freezer.base import FreezeFailed, Freezer
+from appvss.freezer.base import Freezer
 from appvss.model.instant import Instant
 from appvss.model.journal import JournalEntry
 from appvss.model.past import PastCycle
@@ -89,6 +89,7 @@ class BrokerLoop:
             effects.AskFreeze: self._ask,
             effects.AskThaw: self._ask,
             effects.AskAbort: self._ask,
+            effects.PrepareFilesystems: self._prepare_filesystems,
             effects.FreezeFilesystems: self._freeze_filesystems,
             effects.ThawFilesystems: self._thaw_filesystems,
             effects.WriteJournal: self._write_journal,
@@ -200,21 +201,15 @@ class BrokerLoop:
         if self._apps is None or not self._apps.send(effect.app, self._encoder.encode(effect)):
             _log.debug("%s is gone: %s not sent", effect.app, type(effect).__name__)
 
-    def _freeze_filesystems(self, effect: effects.FreezeFilesystems) -> None:
-        async def freeze() -> inputs.Input:
-            if not self._gate.is_settled():
-                await asyncio.to_thread(self._gate.settle, SETTLE_LIMIT)
-            try:
-                async with asyncio.timeout(effect.budget.total_seconds()):
-                    frozen = await self._freezer.freeze(effect.cycle, effect.budget)
-            except FreezeFailed as error:
-                return inputs.FilesystemsFailed(effect.cycle, str(error))
-            except TimeoutError:
-                return inputs.FilesystemsFailed(effect.cycle, "the freezer did not answer in its time")
-            return inputs.FilesystemsFrozen(effect.cycle, frozen)
+    def _prepare_filesystems(self, effect: effects.PrepareFilesystems) -> None:
+        streams = [stream for app in effect.apps if self._apps and (stream := self._apps.registry.get(app))]
+        declared = [path for stream in streams for path in stream.paths]
 
+        self._start(filesystems.prepare(self._freezer, effect, declared), f"prepare file systems for {effect.cycle}")
+
+    def _freeze_filesystems(self, effect: effects.FreezeFilesystems) -> None:
         self._close_gate(effect.cycle)
-        self._start(freeze(), f"freeze file systems for {effect.cycle}")
+        self._start(filesystems.freeze(self._freezer, self._gate, effect), f"freeze file systems for {effect.cycle}")
 
     def _close_gate(self, cycle: str) -> None:
         """It stays closed until our own thaw has ended, not only as long as the machine waits for that."""
@@ -227,7 +222,7 @@ class BrokerLoop:
             if self._gated_for == effect.cycle:
                 self._gated_for = ""
                 self._gate.set_gate(is_open=True)
-            return inputs.FilesystemsThawed(effect.cycle, thawed.unbroken, thawed.reason)
+            return inputs.FilesystemsThawed(effect.cycle, thawed.unbroken, thawed.reason, thawed.lost)
 
         self._start(thaw(), f"thaw file systems for {effect.cycle}")
 

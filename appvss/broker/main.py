@@ -150,6 +150,7 @@ class _Broker:
         loop.add_signal_handler(signal.SIGHUP, hang_up.set)
         failures: list[BaseException] = []
         try:
+            await self._parts.freezer.start()
             self._parts.take_up()
             await self._parts.servers.start()
             _log.info("the broker is ready at %s", self._configuration.broker.runtime_directory)
@@ -242,6 +243,7 @@ class _Broker:
             await self._parts.apps.say_goodbye("the broker stops", GOODBYE_LIMIT / 2)
             await self._parts.servers.stop_apps(GOODBYE_LIMIT / 2)
             await self._parts.apps.all_left()
+        await self._parts.freezer.close()
         await self._parts.loop.close()
 
     async def _reload(self) -> None:

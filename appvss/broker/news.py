@@ -68,6 +68,13 @@ class News:
         """An app holds nothing any more."""
         self._loop.feed(inputs.AppThawed(app, cycle, unbroken, reason))
 
+    # -- what the freezer says
+
+    def filesystems_lost(self, cycle: str, reason: str) -> None:
+        """File systems that it had frozen may have gone on."""
+        _log.error("the file systems of cycle %s went on before the thaw: %s", cycle, reason)
+        self._loop.feed(inputs.FilesystemsLost(cycle, reason))
+
     # -- what sources say (`Requests`)
 
     def ask(self, request: Request) -> None:

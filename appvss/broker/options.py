@@ -345,3 +345,34 @@ class AppNames:
     def write(self, value: tuple[str, ...]) -> str:
         """The names in brackets."""
         return "[" + ", ".join(quoted(name) for name in value) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class PathPatterns:
+    """Patterns of absolute paths, each once."""
+
+    most: int
+    name = "list of patterns"
+
+    @property
+    def allowed(self) -> str:
+        """How many, and of what."""
+        return f"at most {self.most} patterns of absolute paths, each once"
+
+    def read(self, value: object) -> tuple[str, ...]:
+        """The patterns in the order of the file."""
+        if not isinstance(value, list):
+            raise Refused(
+                f'{shown(value)} is {toml_type(value)}, not a list of patterns; write ["/boot/efi", "/mnt/*"]'
+            )
+        if len(value) > self.most:
+            raise Refused(f"the list has {len(value)} patterns, over {self.most}")
+        patterns = [str(AbsolutePath().read(entry)) for entry in value]
+        for number, pattern in enumerate(patterns):
+            if pattern in patterns[:number]:
+                raise Refused(f"{shown(pattern)} is there twice")
+        return tuple(patterns)
+
+    def write(self, value: tuple[str, ...]) -> str:
+        """The patterns in brackets."""
+        return "[" + ", ".join(quoted(pattern) for pattern in value) + "]"

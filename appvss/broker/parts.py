@@ -12,6 +12,7 @@ from typing import Final
 
 from appvss.broker.app_past import AppPast
 from appvss.broker.configuration import Configuration, UnidentifiedApps
+from appvss.broker.filesystems import freezer_of
 from appvss.broker.gates import Gates
 from appvss.broker.journal import Journal
 from appvss.broker.logs import RingHandler
@@ -20,27 +21,27 @@ from appvss.broker.news import News
 from appvss.broker.policy import AppPolicy, notes, policy_in_force
 from appvss.broker.recent import Recent
 from appvss.broker.service_manager import ServiceManager
+from appvss.broker.sources import make_sources
 from appvss.broker.view import View
 from appvss.cycle.machine import Machine
 from appvss.cycle.state import CycleSettings
-from appvss.delivery.admin_service import AdminService, RequesterService
+from appvss.delivery.admin_service import AdminService
 from appvss.delivery.app_service import AppService
 from appvss.delivery.registry import Registry
+from appvss.delivery.requester_service import RequesterService
 from appvss.delivery.server import Servers
 from appvss.delivery.sockets import RuntimeDirectory
 from appvss.delivery.watch import Watchers
-from appvss.freezer.null import NullFreezer
+from appvss.freezer.linux import LinuxFreezer
 from appvss.history import HistoryState, Opened
 from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.event import Event, EventKind
 from appvss.model.past import PastCycle, Restored
-from appvss.model.policy import Overlap, PolicyValue
-from appvss.model.source import SourceMode
+from appvss.model.policy import PolicyValue
 from appvss.model.verdict import Outcome
 from appvss.model.version import VERSION
 from appvss.sources.base import Clock, Source
-from appvss.sources.freebsd import FreebsdSettings, FreebsdSource
-from appvss.sources.local import REHEARSAL, LocalSettings, LocalSource
+from appvss.sources.local import REHEARSAL
 from appvss.witness.witness import Witness
 
 _log = logging.getLogger("appvss.broker")
@@ -86,13 +87,8 @@ class Parts:
         """Set: the policy has changed, or what apps did has, so that it may say something else about them."""
         self.watchers = Watchers()
         version = f"appvss/{VERSION}"
-        local = LocalSource(_local_settings(configuration), clock)
-        rehearsals = LocalSource(_rehearsal_settings(configuration), clock, REHEARSAL)
-        known: Mapping[str, Source] = {
-            "freebsd": FreebsdSource(_freebsd_settings(configuration), clock),
-            "local": local,
-        }
-        self.sources: Mapping[str, Source] = {**known, REHEARSAL: rehearsals}
+        sources = make_sources(configuration, clock)
+        self.sources: Mapping[str, Source] = {**sources.known, REHEARSAL: sources.rehearsals}
         self._clock = clock
         self._opened = opened
         self._manager = manager
@@ -104,10 +100,13 @@ class Parts:
         self._journal = Journal(opened.history, clock, boot=boot, version=version, policy=self._policy_in_force)
         gates = Gates((handler, opened.history), self.sources.values())
         machine = Machine(_cycle_settings(configuration, self._policy), clock.now())
+        self.freezer = freezer_of(lambda: self.configuration, clock)
         self.loop = BrokerLoop(
-            machine, clock, NullFreezer(), self._journal, witness, self._recent, gates, self.cycle_ended
+            machine, clock, self.freezer, self._journal, witness, self._recent, gates, self.cycle_ended
         )
         self.news = News(self.loop, clock, self._recent)
+        if isinstance(self.freezer, LinuxFreezer):
+            self.freezer.on_lost = self.news.filesystems_lost
         apps = configuration.apps
         self.apps = AppService(
             self.news,
@@ -120,11 +119,20 @@ class Parts:
         )
         self.loop.connect(self.apps, self.sources)
         self.view = View(
-            self.loop, self.apps.registry, known, self._recent, self._journal, self._past, clock, configuration, version
+            self.loop,
+            self.apps.registry,
+            sources.known,
+            self._recent,
+            self._journal,
+            self._past,
+            self.freezer,
+            clock,
+            configuration,
+            version,
         )
         admin, requester = (
             AdminService(self.view, self.watchers),
-            RequesterService(local, rehearsals, self.view.rehearsal),
+            RequesterService(sources.local, sources.rehearsals, sources.hooks, self.view.rehearsal),
         )
         self.servers = Servers(directory, self.apps, admin, requester)
 
@@ -224,6 +232,7 @@ class Parts:
             ("broker.socket_group", old.broker.socket_group, new.broker.socket_group),
             ("sources", old.sources, new.sources),
             ("history.keep", old.history.keep, new.history.keep),
+            ("filesystems.mode", old.filesystems.mode, new.filesystems.mode),
         ):
             if before != after:
                 _log.warning("%s has changed; that takes a restart of the broker", name)
@@ -232,7 +241,10 @@ class Parts:
             broker=replace(old.broker, log_level=new.broker.log_level, stop_timeout=new.broker.stop_timeout),
             sources=old.sources,
             history=replace(new.history, keep=old.history.keep),
+            filesystems=replace(new.filesystems, mode=old.filesystems.mode),
         )
+        if isinstance(self.freezer, LinuxFreezer):
+            self.freezer.unfreezable = new.filesystems.unfreezable
         self._policy = self.view.policy = AppPolicy(self.configuration)
         self.view.configuration = self.configuration
         self.loop.machine.replace_settings(_cycle_settings(self.configuration, self._policy))
@@ -257,26 +269,4 @@ def _cycle_settings(configuration: Configuration, policy: AppPolicy) -> CycleSet
         return_grace=cycle.return_grace,
         adoptable=frozenset({"freebsd"}),  # a device asks whoever has it open; a local call ends with its broker
         is_journal_required=configuration.history.requirement is Requirement.REQUIRED,
-    )
-
-
-def _local_settings(configuration: Configuration) -> LocalSettings:
-    local = configuration.sources.local
-    return LocalSettings(local.mode, local.freeze_budget, local.hold_limit, local.overlap)
-
-
-def _rehearsal_settings(configuration: Configuration) -> LocalSettings:
-    """Rehearsals have the limits of local requests, and may always be asked for."""
-    return replace(_local_settings(configuration), mode=SourceMode.AUTOMATIC, overlap=Overlap.REFUSE)
-
-
-def _freebsd_settings(configuration: Configuration) -> FreebsdSettings:
-    freebsd = configuration.sources.freebsd
-    return FreebsdSettings(
-        device=str(freebsd.device),
-        mode=freebsd.mode,
-        budget=freebsd.budget,
-        filesystem_reserve=freebsd.filesystem_reserve,
-        hold_limit=freebsd.hold_limit,
-        overlap=freebsd.overlap,
     )

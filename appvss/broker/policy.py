@@ -20,13 +20,13 @@ from appvss.broker.configuration import APP_LIMIT_MOST, Configuration
 from appvss.broker.configuration_reader import sections
 from appvss.broker.options import length_text
 from appvss.broker.policy_options import RULE_KEYS, RULES, AppPolicyOptions, place_of, written
+from appvss.broker.source_options import limits_of, sources_of
 from appvss.cycle.state import ANSWER_MARGIN
 from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.duration import format_duration
 from appvss.model.names import printable
 from appvss.model.policy import PolicyValue
 from appvss.model.source import SourceMode
-from appvss.sources.wire.freebsd import LAST_MOMENT
 
 BUILT_IN: Final = "built-in"
 THE_APP: Final = "the app"
@@ -37,7 +37,17 @@ _ORIGIN_LIMIT: Final = 120
 _USERS_SHOWN: Final = 8
 _DECLARED: Final = ("requirement", "order", "freeze_timeout", "hold_limit", "watch_paths")
 """What an app may declare of the things that a rule may decide."""
-_SECTIONS: Final = ("sources.freebsd", "sources.local", "cycle", "apps", "history")
+_SECTIONS: Final = (
+    "sources.freebsd",
+    "sources.linux_hv_vss",
+    "sources.linux_netlink",
+    "sources.local",
+    "sources.hook",
+    "cycle",
+    "apps",
+    "history",
+    "filesystems",
+)
 
 _Value = TypeVar("_Value")
 
@@ -217,14 +227,13 @@ def _notes(number: int, rule: AppPolicyOptions, configuration: Configuration) ->
 
 def _rooms(configuration: Configuration) -> Iterator[tuple[str, timedelta]]:
     """For every source that is on, what a freeze of it has for the apps at most."""
-    freebsd, local = configuration.sources.freebsd, configuration.sources.local
-    if freebsd.mode is not SourceMode.OFF:
-        yield "freebsd", freebsd.budget - freebsd.filesystem_reserve - LAST_MOMENT - ANSWER_MARGIN
-    if local.mode is not SourceMode.OFF:
-        yield "local", local.freeze_budget - ANSWER_MARGIN
+    for name, options in sources_of(configuration.sources):
+        if options.mode is not SourceMode.OFF:
+            limits = limits_of(options)
+            yield name, limits.budget - limits.reserve - ANSWER_MARGIN
 
 
 def _hold_limits(configuration: Configuration) -> Iterator[timedelta]:
-    for source in (configuration.sources.freebsd, configuration.sources.local):
-        if source.mode is not SourceMode.OFF:
-            yield source.hold_limit
+    for _, options in sources_of(configuration.sources):
+        if options.mode is not SourceMode.OFF:
+            yield options.hold_limit

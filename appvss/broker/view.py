@@ -16,17 +16,21 @@ from appvss.broker.journal import Journal
 from appvss.broker.loop import BrokerLoop
 from appvss.broker.policy import AppPolicy, policy_in_force
 from appvss.broker.recent import Recent
+from appvss.broker.source_options import limits_of, sources_of
+from appvss.broker.survey import survey_of
 from appvss.cycle.order import waves_of
+from appvss.delivery.filesystem_messages import freezer_message
 from appvss.delivery.registry import AppStream, Registry
+from appvss.freezer.base import Freezer
 from appvss.model.app import AppId, Registration
 from appvss.model.event import EventKind
+from appvss.model.filesystem import FilesystemChoice, FilesystemSurvey
 from appvss.model.instant import Instant
 from appvss.model.names import printable
 from appvss.model.past import PastCycle, PastEvent, Restored
 from appvss.model.phase import Phase
 from appvss.model.policy import PolicyValue
 from appvss.sources.base import Clock, Source
-from appvss.sources.wire.freebsd import LAST_MOMENT
 from appvss.v1 import admin_pb2, requester_pb2, types_pb2
 
 _ROOM: Final = contract.ADMIN_RESPONSE_LIMIT - 256 * 1024
@@ -45,6 +49,7 @@ class View:
         recent: the last cycle.
         journal: those before it.
         past: what each app did in them.
+        freezer: who freezes the file systems.
         clock: for lengths of time.
         configuration: what is in force; replaced, with the policy, after a reload.
         version: name and version of the broker.
@@ -58,6 +63,7 @@ class View:
         recent: Recent,
         journal: Journal,
         past: AppPast,
+        freezer: Freezer,
         clock: Clock,
         configuration: Configuration,
         version: str,
@@ -70,6 +76,7 @@ class View:
         self._recent = recent
         self._journal = journal
         self._past = past
+        self._freezer = freezer
         self._clock = clock
         self._version = version
         self._started = clock.now()
@@ -91,6 +98,7 @@ class View:
             history=self._history(),
             policy=_policy(policy_in_force(self.configuration, self.configuration.overridden)),
             apps_set_aside=sorted(str(one.registration.app) for one in self._registry if one.registration.set_aside),
+            freezer=freezer_message(self._freezer.state, self._clock.now()),
         )
         if machine.cycle:
             answer.phase_for.CopyFrom(contract.duration_message(self._since(machine.phase_since)))
@@ -115,6 +123,11 @@ class View:
             waiting=state.waiting,
         )
 
+    async def filesystems(self, choice: FilesystemChoice) -> FilesystemSurvey:
+        """What a freeze of `choice` would do, with the apps that are registered now."""
+        declared = [path for stream in self._registry for path in stream.paths]
+        return survey_of(await self._freezer.survey(choice, declared), choice.scope)
+
     def now(self) -> timedelta:
         """The wall clock."""
         return self._clock.wall()
@@ -128,13 +141,11 @@ class View:
         message = admin_pb2.Source(
             name=state.name, mode=state.mode, condition=state.condition, detail=state.detail, since=since
         )
-        freebsd, local = self.configuration.sources.freebsd, self.configuration.sources.local
-        options = freebsd if state.name == "freebsd" else local
-        budget = freebsd.budget - LAST_MOMENT if options is freebsd else local.freeze_budget
-        message.budget.CopyFrom(contract.duration_message(budget))
-        reserve = freebsd.filesystem_reserve if options is freebsd else timedelta(0)
-        message.reserve.CopyFrom(contract.duration_message(reserve))
-        message.hold_limit.CopyFrom(contract.duration_message(options.hold_limit))
+        options = dict(sources_of(self.configuration.sources))[state.name]
+        limits = limits_of(options)
+        message.budget.CopyFrom(contract.duration_message(limits.budget))
+        message.reserve.CopyFrom(contract.duration_message(limits.reserve))
+        message.hold_limit.CopyFrom(contract.duration_message(limits.hold_limit))
         message.overlap = options.overlap
         return message
 

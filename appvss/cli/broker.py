@@ -16,7 +16,7 @@ from appvss.cli.invocation import Invocation, runtime_directory_option
     "--device",
     metavar="PATH",
     type=click.Path(path_type=Path),
-    help="The FreeBSD app device; it goes before `sources.freebsd.device`.",
+    help="The hypervisor's device, before what is configured. By its name: hv_vss is Linux's, any other FreeBSD's.",
 )
 @click.option(
     "--state-directory",

@@ -4,15 +4,17 @@ A cycle has no field for these, so the rows look at the sentences of `appvss/cyc
 fits counts; what fits none is shown as it is.
 
 Braces in the texts are filled in: `{reason}` is the whole sentence, `{source}` the source, `{budget}` the key of its
-time for the apps, and the named groups of the pattern.
+time for the apps, and the named groups of the pattern. What is about file systems stands in `filesystem_reasons`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from appvss.cli.filesystem_reasons import FILESYSTEM_ROWS, CycleRow
+from appvss.model.filesystem import FilesystemPart
 
 _AGAIN: Final = "Take the snapshot again."
 _BROKER_LOG: Final = "Find out why the broker died: its log, such as `journalctl -u appvss`."
@@ -20,22 +22,6 @@ _MORE_TIME: Final = (
     "Give the apps more time: `sources.{source}.{budget}` in the broker's configuration (FreeBSD's kernel gives 15s at "
     "most, of which `filesystem_reserve` is kept back)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class CycleRow:
-    """One way in which a cycle can end other than it should."""
-
-    kind: str
-    """A stable word, for programs."""
-    pattern: str
-    """What the sentence looks like, from its beginning."""
-    said: str
-    """One sentence without its full stop: what happened."""
-    next_steps: tuple[str, ...]
-    """What to do, a whole sentence each, the first thing first."""
-    otherwise: str = "not said"
-    """What stands for a group of the pattern that has found nothing."""
 
 
 CYCLE_ROWS: Final = (
@@ -191,20 +177,7 @@ CYCLE_ROWS: Final = (
         "the connection of {names} broke in mid-freeze, and the time was over before it was back",
         ("See why it broke: the app's own log. `appvss apps` shows whether it is back.", _AGAIN),
     ),
-    CycleRow(
-        "filesystems_not_frozen",
-        r"the file systems (could not be frozen: (?P<why>.*)|were not frozen in the time that was left)",
-        "the apps were held, and the file systems were not frozen: {why}",
-        ("See which file system it was, and whether its disk is busy: `appvss show {cycle}`, and the broker's log.",),
-        otherwise="the time was over",
-    ),
-    CycleRow(
-        "filesystems_went_on",
-        r"(the file systems went on before the thaw: (?P<why>.*)|the freezer did not confirm the thaw)",
-        "nobody can say that the file systems stood still until the thaw: {why}",
-        ("See who else thaws them: another backup agent, or `fsfreeze` in a script.", _AGAIN),
-        otherwise="they did not confirm their thaw in time",
-    ),
+    *FILESYSTEM_ROWS,
     CycleRow(
         "journal_unwritten",
         r"the journal could not be written: (?P<why>.*)",
@@ -270,17 +243,21 @@ NOTE_CONSEQUENCES: Final[Mapping[bool, str]] = {
 """What such a note has done to the verdict, by whether it ended the cycle."""
 
 
-def of_cycle(sentence: str, *, is_anybody_there: bool) -> tuple[CycleRow, Mapping[str, str]]:
+def of_cycle(
+    sentence: str, *, is_anybody_there: bool, filesystems: Iterable[FilesystemPart] = ()
+) -> tuple[CycleRow, Mapping[str, str]]:
     """The row that tells of a reason in a verdict that is about no single app, and what its texts are filled with.
 
     Args:
         sentence: the reason.
         is_anybody_there: whether the verdict has any app's outcome.
+        filesystems: what became of the file systems in the same verdict.
     """
+    outcomes = {part.outcome for part in filesystems if part.path in sentence}
     nobody = NOBODY_HELD if is_anybody_there else NOBODY_REGISTERED
     for row in (*CYCLE_ROWS, nobody, OTHER):
         found = re.match(row.pattern, sentence)
-        if found:
+        if found and (row.filesystem is None or row.filesystem in outcomes):
             said = {name: text or row.otherwise for name, text in found.groupdict().items()}
             if ": " in said.get("who", ""):
                 said["who"] = f'"{said["who"]}"'  # a command line must not run into the sentence

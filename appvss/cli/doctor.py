@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,9 +20,12 @@ from appvss.model.version import VERSION
 
 if TYPE_CHECKING:
     from appvss.cli.preflight.finding import Finding, Plan
+    from appvss.model.filesystem import FilesystemSurvey
     from appvss.sdk.admin_values import AppStatus, BrokerStatus
 
 _NO_BROKER: Final = "no broker is running"
+_OF_HOSTS: Final = ("linux_hv_vss", "linux_netlink")
+"""The sources whose requesters want every file system frozen."""
 
 
 @click.command("doctor", short_help="Find what would fail a freeze, before there is one.")
@@ -38,7 +43,8 @@ def doctor(invocation: Invocation, file: Path | None) -> None:
     """Find what would fail a freeze, or leave it unproven, before there is one. It changes nothing and freezes nothing.
 
     It looks at the configuration, the sockets and who may use them, the state directory and its disk, the log, the
-    devices, the limits of the machine, the clocks; and, when a broker runs, at what it says of its sources and apps.
+    devices, the rights to freeze file systems, the limits of the machine, the clocks; and, when a broker runs, at what
+    it says of its sources, its apps and the file systems.
 
     Each finding is ok, a warning (a freeze works all the same) or a problem, and says what to do. Code 0: no problem.
     Code 13: there are problems. Run it as the broker's user, usually root.
@@ -65,11 +71,12 @@ def _findings(invocation: Invocation, file: Path | None) -> Iterator[Finding]:
     yield from machine.user()
     plan, found = _plan(invocation, file)
     yield from found
-    status, apps, found = _ask(invocation, plan)
+    answers, found = _ask(invocation, plan)
     yield from found
+    status = answers.status if answers is not None else None
     yield from _about_places(plan, status)
-    if status is not None:
-        yield from _about_broker(status, apps, plan)
+    if answers is not None:
+        yield from _about_broker(answers)
     newest = status.last_cycle.time if status is not None and status.last_cycle is not None else None
     yield machine.wall_clock(datetime.now(UTC), newest)
     yield machine.clock_steps(datetime.now(UTC) - began, timedelta(seconds=time.monotonic() - monotonic))
@@ -96,7 +103,8 @@ def _plan(invocation: Invocation, file: Path | None) -> tuple[Plan | None, list[
         return None, [problem("configuration", one, error.hint) for one in error.problems]
     except AppvssError as error:
         return None, [problem("configuration", error.sentence, error.hint)]
-    freebsd, local = configuration.sources.freebsd, configuration.sources.local
+    sources = configuration.sources
+    freebsd, local, linux = sources.freebsd, sources.local, sources.linux_hv_vss
     plan = Plan(
         runtime_directory=configuration.broker.runtime_directory,
         state_directory=configuration.broker.state_directory,
@@ -104,8 +112,11 @@ def _plan(invocation: Invocation, file: Path | None) -> tuple[Plan | None, list[
         app_limit=configuration.apps.limit,
         device=freebsd.device,
         device_mode=freebsd.mode,
-        hold_limit=max(freebsd.hold_limit, local.hold_limit),
+        hold_limit=max(freebsd.hold_limit, local.hold_limit, linux.hold_limit),
         origin=configuration.origin,
+        linux_device=linux.device,
+        linux_device_mode=linux.mode,
+        freezes_filesystems=sys.platform.startswith("linux") and configuration.filesystems.mode != "off",
     )
     what = f"{plan.origin} has no problem" if plan.origin else "there is no file; the built-in values are used"
     found = [ok("configuration", what)]
@@ -113,42 +124,60 @@ def _plan(invocation: Invocation, file: Path | None) -> tuple[Plan | None, list[
     return plan, found
 
 
-def _ask(invocation: Invocation, plan: Plan | None) -> tuple[BrokerStatus | None, tuple[AppStatus, ...], list[Finding]]:
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What a running broker says."""
+
+    status: BrokerStatus
+    apps: tuple[AppStatus, ...]
+    filesystems: FilesystemSurvey | None
+    """What a freeze would do; None: nobody here freezes any."""
+    serves_host: bool
+    """Whether a host may ask for a freeze of all of them."""
+
+
+def _ask(invocation: Invocation, plan: Plan | None) -> tuple[_Answers | None, list[Finding]]:
     """What a running broker says; None when there is none."""
     from appvss.cli.preflight import running
     from appvss.cli.preflight.finding import problem, warning
+    from appvss.model.filesystem import FilesystemChoice, Scope
     from appvss.sdk.admin import AdminClient
 
     directory = invocation.runtime_directory or (str(plan.runtime_directory) if plan is not None else None)
     try:
         with AdminClient(directory) as client:
             status, apps = client.status(), client.apps()
+            serves = any(one.name in _OF_HOSTS and one.condition == "serving" for one in status.sources)
+            freezes = status.freezer is not None and status.freezer.condition not in ("off", "hanging")
+            choice = FilesystemChoice(Scope.ALL if serves else Scope.DECLARED)
+            answers = _Answers(status, apps, client.filesystems(choice) if freezes else None, serves)
     except BrokerUnreachable as error:
         grade = warning if error.sentence.startswith(_NO_BROKER) else problem
-        return None, (), [grade("broker", error.sentence, error.hint)]
+        return None, [grade("broker", error.sentence, error.hint)]
     except AppvssError as error:
-        return None, (), [problem("broker", error.sentence, error.hint)]
+        return None, [problem("broker", error.sentence, error.hint)]
     found = list(running.broker(status, f"appvss/{VERSION}"))
     if plan is not None:
         found += running.agreement(status, plan)
-    return status, apps, found
+    return answers, found
 
 
-def _device_of(status: BrokerStatus) -> str:
-    """The FreeBSD device that a broker serves; empty: it serves none."""
-    serves = any(source.name == "freebsd" and source.condition == "serving" for source in status.sources)
-    written = [value.value for value in status.policy if value.key == "sources.freebsd.device"]
+def _device_of(status: BrokerStatus, name: str) -> str:
+    """The device that a source serves; empty: none."""
+    serves = any(source.name == name and source.condition == "serving" for source in status.sources)
+    written = [value.value for value in status.policy if value.key == f"sources.{name}.device"]
     return written[0].strip('"') if serves and written else ""
 
 
 def _about_places(plan: Plan | None, status: BrokerStatus | None) -> Iterator[Finding]:
     """Directories, sockets, locks, devices, and the process of the broker."""
-    from appvss.cli.preflight import devices, machine, places
+    from appvss.cli.preflight import devices, linux, machine, places
     from appvss.cli.preflight.finding import Daemon
 
     daemon = None
     if status is not None:
-        daemon = Daemon(status.pid, _user_of(status.pid), _device_of(status))
+        served = (_device_of(status, name) for name in ("freebsd", "linux_hv_vss"))
+        daemon = Daemon(status.pid, _user_of(status.pid), *served)
     if plan is not None:
         yield from places.runtime_directory(plan, daemon)
         yield places.socket_group(plan)
@@ -158,6 +187,9 @@ def _about_places(plan: Plan | None, status: BrokerStatus | None) -> Iterator[Fi
         if status is None:
             yield from _history_at_rest(state)
         yield devices.device(plan, daemon)
+        if sys.platform.startswith("linux"):
+            yield linux.hyperv_device(plan, daemon)
+            yield linux.rights(plan, daemon)
         yield machine.descriptors(plan, daemon)
     yield from machine.priority(daemon)
     yield from machine.log(daemon)
@@ -187,11 +219,16 @@ def _history_at_rest(directory: Path) -> Iterator[Finding]:
         yield ok("history", f"the history in {directory} can be read")
 
 
-def _about_broker(status: BrokerStatus, apps: tuple[AppStatus, ...], plan: Plan | None) -> Iterator[Finding]:
-    from appvss.cli.preflight import running
+def _about_broker(answers: _Answers) -> Iterator[Finding]:
+    from appvss.cli.preflight import filesystems, linux, running
 
+    status, apps = answers.status, answers.apps
+    guardian = None if status.freezer is None else status.freezer.guardian_pid
     yield from running.history(status)
     yield from running.sources(status)
+    yield from filesystems.freezer(status.freezer, linux.is_locked(guardian))
+    if answers.filesystems is not None:
+        yield from filesystems.survey(answers.filesystems, answers.serves_host)
     yield from running.apps(status, apps)
     yield from running.limits(status, apps)
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from appvss.cli.preflight.finding import Finding
     from appvss.cli.rehearsal import AppFigures, Figures, RehearsalReport, SourceFit
     from appvss.model.certificate import Certificate, Examination
+    from appvss.model.filesystem import FilesystemPart, FilesystemSurvey
     from appvss.model.policy import PolicyValue
     from appvss.sdk.admin_cycles import BrokerEvent, CycleDetail, CycleSummary
+    from appvss.sdk.admin_filesystems import FreezerStatus
     from appvss.sdk.admin_values import AppPast, AppStatus, BrokerStatus, RestoredMachine, SourceStatus
 
 Fields = Mapping[str, object]
@@ -62,6 +64,54 @@ def verdict(value: Verdict) -> Fields:
         "outcomes": [outcome(part) for part in value.outcomes],
         "reasons": list(value.reasons),
         "hold_seconds": seconds(value.hold),
+        "filesystems": [filesystem(part) for part in value.filesystems],
+    }
+
+
+def filesystem(value: FilesystemPart) -> Fields:
+    """One file system's part in a cycle."""
+    return {
+        "path": value.path,
+        "device": value.device,
+        "type": value.type,
+        "outcome": value.outcome.value,
+        "reason": value.reason,
+        "time_to_freeze_seconds": seconds(value.time_to_freeze),
+    }
+
+
+def filesystems(value: FilesystemSurvey) -> Fields:
+    """What a freeze would do to the file systems."""
+    return {
+        "scope": value.scope.value,
+        "planned": [
+            {
+                "path": one.path,
+                "device": one.device,
+                "type": one.type,
+                "source": one.source,
+                "wave": one.wave,
+                "others": list(one.others),
+                "lies_on": list(one.lies_on),
+            }
+            for one in value.planned
+        ],
+        "left": [
+            {
+                "path": one.path,
+                "device": one.device,
+                "type": one.type,
+                "outcome": one.outcome.value,
+                "reason": one.reason,
+                "lowers": one.lowers,
+            }
+            for one in value.left
+        ],
+        "warnings": [
+            {"kind": one.kind, "path": one.path or None, "sentence": one.sentence, "dead_locks": one.dead_locks}
+            for one in value.warnings
+        ],
+        "veto": value.veto or None,
     }
 
 
@@ -145,6 +195,19 @@ def _history(value: BrokerStatus) -> Fields | None:
     }
 
 
+def _freezer(value: FreezerStatus | None) -> Fields | None:
+    if value is None:
+        return None
+    return {
+        "mode": value.mode,
+        "condition": value.condition,
+        "guardian_pid": value.guardian_pid,
+        "frozen": [{"path": path, "since_seconds": seconds(since)} for path, since in value.frozen],
+        "hanging": list(value.hanging),
+        "detail": value.detail,
+    }
+
+
 def status(value: BrokerStatus) -> Fields:
     """The broker at one glance."""
     return {
@@ -166,6 +229,7 @@ def status(value: BrokerStatus) -> Fields:
         "apps_set_aside": list(value.apps_set_aside),
         "held_for_seconds": seconds(value.held_for),
         "hold_left_seconds": seconds(value.hold_left),
+        "freezer": _freezer(value.freezer),
     }
 
 

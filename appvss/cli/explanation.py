@@ -13,9 +13,9 @@ from appvss.cli.cycle_reasons import (
     NOTES,
     OVERLAP_REFUSED,
     RESTARTS,
-    CycleRow,
     of_cycle,
 )
+from appvss.cli.filesystem_reasons import CycleRow
 from appvss.cli.reasons import BUDGETS, CONSEQUENCES, LEVELS, REHEARSED, AppRow, next_steps, of_app
 from appvss.cli.who import look, who
 from appvss.model.app import AppId, Peer, Requirement
@@ -136,7 +136,7 @@ def _consequence(part: AppOutcome, level: Level) -> str:
 
 def _of_reason(reason: str, verdict: Verdict, filling: Mapping[str, str]) -> Doubt:
     """A reason that is about no single app."""
-    row, found = of_cycle(reason, is_anybody_there=bool(verdict.outcomes))
+    row, found = of_cycle(reason, is_anybody_there=bool(verdict.outcomes), filesystems=verdict.filesystems)
     is_end = verdict.level is Level.FAILED and reason == verdict.reasons[0]
     lowers = is_end if row.kind in NOTES else verdict.level is not Level.APPLICATION
     doubt = _of_cycle(row, {**filling, **found}, lowers=lowers)

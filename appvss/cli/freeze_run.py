@@ -1,5 +1,6 @@
 """The way of `appvss freeze`: hold, command, thaw. Whatever happens on it, the hold ends first, all else comes after.
 
+    the command waits at its gate
     ask for the hold -> all are held -> the command runs -> it ends -------------> thaw -> verdict
           |                                  |-> a signal ---------> thaw at once, terminate the command
           |                                  '-> the broker ends the hold -------> terminate the command
@@ -19,15 +20,17 @@ from typing import Final
 
 from appvss.cli import render
 from appvss.cli.held_command import CommandState, HeldCommand, Wakeup
+from appvss.model.duration import format_duration
 from appvss.model.errors import AppvssError, ExitCode
+from appvss.model.filesystem import FilesystemChoice
 from appvss.model.names import printable
 from appvss.model.verdict import Level, Verdict
 from appvss.sdk.admin import AdminClient
 from appvss.sdk.admin_hold import ENDED_LIMIT, HELD_LIMIT, Hold
 from appvss.sdk.admin_values import Held
 
-CYCLE_VARIABLE: Final = "APPVSS_CYCLE"
-"""Environment variable that tells the command in which cycle it runs."""
+LOAD_LIMIT: Final = timedelta(seconds=10)
+"""How long the command's program may take to be looked up and read, before anything is frozen."""
 TERMINATE_LIMIT: Final = timedelta(seconds=5)
 """How long the command may take to end after SIGTERM; then it is killed."""
 KILL_LIMIT: Final = timedelta(seconds=5)
@@ -67,21 +70,56 @@ class FreezeRun:
         client: the broker's.
         executable: the command's program.
         command: the command with its arguments.
+        notes: what there is to say beforehand.
     """
 
-    def __init__(self, client: AdminClient, executable: str, command: Sequence[str]) -> None:
+    def __init__(self, client: AdminClient, executable: str, command: Sequence[str], notes: Sequence[str] = ()) -> None:
         self._client = client
         self._executable = executable
-        self._report = FreezeReport(tuple(command))
+        self._report = FreezeReport(tuple(command), sentences=list(notes))
         self._wakeup = Wakeup()
         self._was_terminated = False
 
-    def run(self, *, freeze_budget: timedelta | None, hold_limit: timedelta | None) -> FreezeReport:
+    def run(
+        self, *, freeze_budget: timedelta | None, hold_limit: timedelta | None, filesystems: FilesystemChoice
+    ) -> FreezeReport:
         """Do it.
 
         Raises:
-            AppvssError: the hold could not be asked for, or the broker went away before all were held. Nothing was run.
+            AppvssError: the command could not be loaded, the hold could not be asked for, or the broker went away
+                before all were held. Nothing was run.
         """
+        command = self._load()
+        try:
+            self._hold(command, freeze_budget, hold_limit, filesystems)
+        finally:
+            command.send_away(KILL_LIMIT)
+        self._report.exit_code = self._exit_code()
+        return self._report
+
+    def _load(self) -> HeldCommand:
+        try:
+            command = HeldCommand(self._executable, self._report.command, os.environ)
+        except (OSError, ValueError) as error:
+            raise _unstartable(self._report.command[0], error, "Nothing was frozen.") from error
+        try:
+            if not command.wait_loaded(LOAD_LIMIT):
+                raise AppvssError(
+                    f"the command {printable(self._report.command[0])} was not loaded in {format_duration(LOAD_LIMIT)}",
+                    "Nothing was frozen. See what its disk does.",
+                )
+        except BaseException:
+            command.send_away(KILL_LIMIT)
+            raise
+        return command
+
+    def _hold(
+        self,
+        command: HeldCommand,
+        freeze_budget: timedelta | None,
+        hold_limit: timedelta | None,
+        filesystems: FilesystemChoice,
+    ) -> None:
         requester = f"appvss freeze (user {os.getuid()}, process {os.getpid()}): {' '.join(self._report.command)}"
         with (
             self._wakeup,
@@ -89,13 +127,12 @@ class FreezeRun:
                 printable(requester, _REQUESTER_SHOWN),
                 freeze_budget=freeze_budget,
                 hold_limit=hold_limit,
+                filesystems=filesystems,
                 notify=self._wakeup.wake,
             ) as hold,
         ):
             if self._wait_held(hold, HELD_LIMIT if freeze_budget is None else freeze_budget + ENDED_LIMIT):
-                self._run_held(hold)
-        self._report.exit_code = self._exit_code()
-        return self._report
+                self._run_held(hold, command)
 
     def _wait_held(self, hold: Hold, limit: timedelta) -> bool:
         """Wait for the freeze. False: there is nothing to run the command in; the report says why."""
@@ -115,31 +152,15 @@ class FreezeRun:
         report.held = hold.held
         return True
 
-    def _run_held(self, hold: Hold) -> None:
-        command = self._start()
+    def _run_held(self, hold: Hold, command: HeldCommand) -> None:
+        held = self._report.held
         try:
-            if command is not None:
-                self._wait_command(hold, command)
+            command.let_through(held.cycle if held else "")
+            self._wait_command(hold, command)
         finally:
             hold.request_finish()
-            if command is not None:
-                self._end(command)
+            self._end(command)
         self._take_verdict(hold)
-
-    def _start(self) -> HeldCommand | None:
-        held = self._report.held
-        environment = {**os.environ, CYCLE_VARIABLE: held.cycle if held else ""}
-        try:
-            return HeldCommand(self._executable, self._report.command, environment)
-        except (OSError, ValueError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            name = printable(self._report.command[0])
-            self._report.error = AppvssError(
-                f"the command {name} could not be started: {reason}",
-                "Everything was thawed. Try the command by itself.",
-            )
-            self._report.sentences.append(self._report.error.sentence)
-            return None
 
     def _wait_command(self, hold: Hold, command: HeldCommand) -> None:
         """Wait until the command has ended, or must end."""
@@ -173,7 +194,12 @@ class FreezeRun:
             command.kill()
             if not self._wakeup.wait(lambda: command.has_ended, KILL_LIMIT):
                 self._report.sentences.append("the command could not be killed and is left behind")
-        self._report.command_exit_code = code = command.collect()
+        try:
+            self._report.command_exit_code = code = command.collect()
+        except OSError as error:
+            self._report.error = _unstartable(self._report.command[0], error, "Everything was thawed.")
+            self._report.sentences.append(self._report.error.sentence)
+            return
         if code and not self._was_terminated:
             how = f"ended with code {code}" if code > 0 else f"was ended by {_signal_name(-code)}"
             self._report.sentences.append(f"the command {how}")
@@ -203,6 +229,13 @@ class FreezeRun:
         if report.verdict is None or report.verdict.level is not Level.APPLICATION:
             return ExitCode.NOT_CONSISTENT
         return ExitCode.SUCCESS
+
+
+def _unstartable(name: str, error: OSError | ValueError, state: str) -> AppvssError:
+    reason = (getattr(error, "strerror", None) or str(error)).lower()
+    return AppvssError(
+        f"the command {printable(name)} could not be started: {reason}", f"{state} Try the command by itself."
+    )
 
 
 def _signal_name(number: int) -> str:

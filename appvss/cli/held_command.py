@@ -1,4 +1,5 @@
-"""A command in a process group of its own, and the one place where a waiting program hears of everything at once.
+"""A command that begins at a gate, in a process group of its own, and the one place where a waiting program hears of
+everything at once.
 
 `Wakeup` joins three kinds of news in one descriptor: signals to this process, the end of the command (SIGCHLD), and
 what other threads report. So the program waits in one `select`, and nothing is noticed late.
@@ -6,19 +7,25 @@ what other threads report. So the program waits in one `select`, and nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final
 
+from appvss.cli.nesting import CYCLE_VARIABLE
+
+_GATE: Final = Path(__file__).with_name("gate.py")
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end the hold."""
 
@@ -101,7 +108,10 @@ class CommandState(Enum):
 
 
 class HeldCommand:
-    """A running command, the leader of its own process group. Its standard streams are this program's.
+    """A command, the leader of its own process group. Its standard streams are this program's.
+
+    It begins at a gate (`appvss.cli.gate`): started, looked up and read into memory, so that it can be let through when
+    starting a program might be slow. This program's death ends it there.
 
     Until `collect` the command stays a zombie when it has ended. That keeps its process group's id from being given to
     somebody else, so that a late `kill` can only hit what belongs to the command.
@@ -109,14 +119,54 @@ class HeldCommand:
     Args:
         executable: the program's path.
         arguments: its argument list, its name first.
-        environment: its whole environment.
+        environment: its whole environment, but for `CYCLE_VARIABLE`.
 
     Raises:
-        OSError: the kernel refuses to run it.
+        OSError: the kernel refuses to start another process.
+        ValueError: an argument or the environment has what no process can be given, such as a zero byte.
     """
 
     def __init__(self, executable: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        self._process = subprocess.Popen(list(arguments), executable=executable, env=dict(environment), process_group=0)
+        theirs, self._gate = os.pipe()
+        self._report, their_report = os.pipe()
+        program = [sys.executable, "-I", "-S", "-B", str(_GATE), str(theirs), str(their_report), CYCLE_VARIABLE]
+        try:
+            self._process = subprocess.Popen(
+                [*program, executable, *arguments],
+                env=dict(environment),
+                process_group=0,
+                pass_fds=(theirs, their_report),
+            )
+        except BaseException:
+            self._close_gate()
+            os.close(self._report)
+            raise
+        finally:
+            os.close(theirs)
+            os.close(their_report)
+        self._is_started = False
+
+    def wait_loaded(self, limit: timedelta) -> bool:
+        """Wait until it waits at its gate; whether it does. It is asked once."""
+        is_there = bool(select.select([self._report], [], [], limit.total_seconds())[0])
+        return is_there and os.read(self._report, 1) == b"+"
+
+    def let_through(self, cycle: str) -> None:
+        """Let it run.
+
+        Args:
+            cycle: the value of `CYCLE_VARIABLE` in its environment.
+        """
+        if self._gate >= 0:
+            with contextlib.suppress(BrokenPipeError):  # it has ended: its state says so
+                os.write(self._gate, f"{cycle}\n".encode())
+            self._is_started = True
+            self._close_gate()
+
+    def _close_gate(self) -> None:
+        if self._gate >= 0:
+            os.close(self._gate)
+            self._gate = -1
 
     @property
     def state(self) -> CommandState:
@@ -146,8 +196,32 @@ class HeldCommand:
         self._send(signal.SIGKILL)
 
     def collect(self) -> int | None:
-        """The exit code, negative for a signal, or None while the command has not ended. It is gone after that."""
-        return self._process.poll()
+        """The exit code, negative for a signal, or None while the command has not ended. It is gone after that.
+
+        Raises:
+            OSError: it was let through, and the kernel refused to execute it.
+        """
+        code = self._process.poll()
+        if code is not None and self._report >= 0:
+            refused = os.read(self._report, 16)
+            os.close(self._report)
+            self._report = -1
+            if self._is_started and refused:
+                number = int(refused)
+                raise OSError(number, os.strerror(number) if number else "it cannot be given these arguments")
+        return code
+
+    def send_away(self, limit: timedelta) -> None:
+        """End it at its gate, without having let it through. Harmless when it was."""
+        self._close_gate()
+        if not self._is_started:
+            try:
+                self._process.wait(limit.total_seconds())
+            except subprocess.TimeoutExpired:
+                self.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(limit.total_seconds())
+            self.collect()
 
     def _send(self, number: signal.Signals) -> None:
         if self._process.returncode is None:

@@ -33,7 +33,15 @@ COMMANDS: Final = {
         "appvss.cli.why", "why", "Say why the last snapshot was not application-consistent, and what to do."
     ),
     "watch": LazyCommand("appvss.cli.watch", "watch", "Show what happens, as it happens, until Ctrl-C."),
-    "freeze": LazyCommand("appvss.cli.freeze", "freeze", "Freeze the apps, run a command, thaw them."),
+    "freeze": LazyCommand("appvss.cli.freeze", "freeze", "Freeze apps and file systems, run a command, thaw them."),
+    "hook": LazyCommand(
+        "appvss.cli.hook", "hook", "Freeze and thaw by two calls, as guest agents and backup tools make them."
+    ),
+    "filesystems": LazyCommand(
+        "appvss.cli.filesystems",
+        "filesystems",
+        "Show which file systems a freeze would take, in which order, and what not.",
+    ),
     "rehearse": LazyCommand(
         "appvss.cli.rehearse", "rehearse", "Freeze and thaw the apps without a snapshot; see how long it takes."
     ),

@@ -308,7 +308,7 @@ REHEARSED: Final[Mapping[Level, str]] = {
 }
 """The same of a rehearsal."""
 
-BUDGETS: Final = {"freebsd": "budget", "local": "freeze_budget", "rehearsal": "freeze_budget"}
+BUDGETS: Final = {"freebsd": "budget", "local": "freeze_budget", "rehearsal": "freeze_budget", "hook": "freeze_budget"}
 """The key of each source's time for its apps."""
 
 

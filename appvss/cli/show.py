@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from appvss.cli import documents, render
+from appvss.cli.filesystem_table import show_parts
 from appvss.cli.invocation import Invocation, json_option, runtime_directory_option
 from appvss.cli.lookup import find_cycle
 from appvss.cli.times import local_time
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @click.argument("cycle")
 @click.pass_obj
 def show(invocation: Invocation, cycle: str) -> None:
-    """Show one cycle in full: the request, every app with its times and evidence, the reasons, and what happened when.
+    """Show one cycle in full: the request, every app with its times and evidence, the file systems, the
+    reasons, and what happened when.
 
     CYCLE is an id or its unique beginning; `appvss history` lists them. Ends with code 8 when no such cycle is known.
     """
@@ -38,6 +40,9 @@ def show(invocation: Invocation, cycle: str) -> None:
     _show_request(detail)
     _show_reasons(detail.summary.verdict)
     _show_apps(detail.summary.verdict)
+    if detail.summary.verdict.filesystems:
+        render.line()
+        show_parts(detail.summary.verdict.filesystems)
     _show_events(detail.events)
     if detail.summary.verdict.level is not Level.APPLICATION:
         render.line()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from appvss.cli import documents, render
+from appvss.cli.filesystem_table import freezer_rows
 from appvss.cli.invocation import Invocation, json_option, runtime_directory_option
 from appvss.cli.policy_table import show_policy
 from appvss.cli.times import length_text, local_time
@@ -64,6 +65,8 @@ def _rows(value: BrokerStatus) -> Iterator[tuple[str, str]]:
     yield "cycle", _cycle_text(value)
     if value.held_for is not None:
         yield "held", _held_text(value)
+    if value.freezer is not None:
+        yield from freezer_rows(value.freezer)
     absent = f"; expected and not there: {', '.join(value.absent_apps)}" if value.absent_apps else ""
     aside = f"; set aside: {', '.join(value.apps_set_aside)}" if value.apps_set_aside else ""
     yield "apps", f"{value.apps} registered{absent}{aside}"

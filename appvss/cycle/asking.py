@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from appvss.cycle.apps import let_go_of_stray, part_of, refuse_answer, register
-from appvss.cycle.effects import AskFreeze, AskPrepare, FreezeFilesystems, WatchPaths
+from appvss.cycle.effects import AskFreeze, AskPrepare, FreezeFilesystems, PrepareFilesystems, WatchPaths
 from appvss.cycle.ending import abort, fail, fail_all
 from appvss.cycle.inputs import (
     AppFroze,
@@ -14,8 +14,6 @@ from appvss.cycle.inputs import (
     AppVetoed,
     CheckRequested,
     DeadlinePassed,
-    FilesystemsFailed,
-    FilesystemsFrozen,
     FreezeRequested,
     JournalFailed,
     JournalWritten,
@@ -27,6 +25,7 @@ from appvss.cycle.state import AppState, Cycle, Participant, State, answer_by
 from appvss.model.budget import LEAST_GRANT
 from appvss.model.duration import format_duration
 from appvss.model.event import EventKind
+from appvss.model.filesystem import NO_FILESYSTEMS, Scope
 from appvss.model.journal import Stage
 from appvss.model.phase import Phase
 from appvss.model.request import Request
@@ -48,6 +47,7 @@ def begin(state: State, asked: CheckRequested | FreezeRequested) -> None:
         freeze=request.id,
         hold_limit=request.hold_limit,
         rehearses=request.rehearses,
+        filesystems=NO_FILESYSTEMS if request.rehearses else request.filesystems,
     )
     state.enter(Phase.REQUESTED)
     state.say(EventKind.CYCLE_BEGAN, detail=f"{request.kind} by {request.requester} through {request.source}")
@@ -69,7 +69,7 @@ def begin_freeze_after_check(state: State, asked: FreezeRequested) -> None:
         begin_instead(state, asked)
         return
     cycle.request, cycle.is_check, cycle.hold_limit, cycle.freeze = request, False, request.hold_limit, request.id
-    cycle.requester, cycle.is_prepared = request.requester, True
+    cycle.requester, cycle.is_prepared, cycle.filesystems = request.requester, True, request.filesystems
     state.enter(Phase.REQUESTED)
     problem = plan(state)
     if problem:
@@ -134,21 +134,30 @@ def _after_journal(state: State) -> None:
     if state.phase is Phase.CERTIFYING:
         cycle.stage_deadline = answer_by(_request_of(cycle))
         advance(state)
-    elif cycle.is_prepared:
-        _start_freezing(state)
     else:
         _prepare(state)
 
 
 def _prepare(state: State) -> None:
-    """Ask those to prepare that want to be, if there is time for it."""
-    cycle = state.running
-    askable = [part for part in cycle.candidates() if part.registration.prepares and part.is_connected]
-    budget = prepare_budget(state, _request_of(cycle))
-    if not askable or budget < LEAST_GRANT:
+    """Ask those to prepare that want to be, if there is time for it and they have not done so for a check, and have the
+    file systems prepared that are to be frozen.
+    """
+    cycle, request = state.running, _request_of(state.running)
+    budget = prepare_budget(state, request)
+    has_time = budget >= LEAST_GRANT and not cycle.is_prepared
+    askable = [part for part in cycle.candidates() if has_time and part.registration.prepares and part.is_connected]
+    wants_filesystems = cycle.filesystems.scope is not Scope.NONE
+    if not (askable or wants_filesystems):
         _prepared(state)
         return
     state.enter(Phase.PREPARING)
+    if wants_filesystems:
+        # Without it nothing can be frozen, so it gets its time in any case: what the apps can spare, or some of what is
+        # reserved for the file systems; but never more than there is.
+        budget = min(max(budget, LEAST_GRANT, request.reserve / 2), max(answer_by(request) - state.now, ZERO))
+        apps = tuple(part.registration.app for part in cycle.candidates())
+        cycle.filesystems_touched = cycle.is_preparing_filesystems = True
+        state.outbox.append(PrepareFilesystems(cycle.id, cycle.filesystems, apps, budget))
     cycle.stage_deadline = state.now + budget
     for part in askable:
         _ask_prepare(state, part, budget)
@@ -167,7 +176,8 @@ def join_while_preparing(state: State, input: AppRegistered) -> None:
     register(state, input)
     part = join(state, input.registration)
     cycle = state.running
-    if state.phase is Phase.PREPARING and part.registration.prepares and cycle.stage_deadline is not None:
+    prepares = part.registration.prepares and not cycle.is_prepared
+    if state.phase is Phase.PREPARING and prepares and cycle.stage_deadline is not None:
         _ask_prepare(state, part, cycle.stage_deadline - state.now)
 
 
@@ -189,6 +199,8 @@ def prepare_deadline(state: State, input: DeadlinePassed) -> None:
     """The time to prepare is over."""
     silent = [state.running.participants[app] for app in sorted(state.running.pending)]
     fail_all(state, [(part, Outcome.TIMED_OUT, "it did not prepare in its time") for part in silent])
+    if state.phase is Phase.PREPARING and state.running.is_preparing_filesystems:
+        abort(state, "the file systems were not ready to be frozen in the time that was left")
     advance(state)
 
 
@@ -307,7 +319,7 @@ def freeze_deadline(state: State, input: DeadlinePassed) -> None:
 def advance(state: State) -> None:
     """Go on if everybody that the phase waits for has answered and nobody is away."""
     cycle = state.running
-    if cycle.pending or cycle.away:
+    if cycle.pending or cycle.away or cycle.is_preparing_filesystems:
         return
     if state.phase is Phase.PREPARING:
         _prepared(state)
@@ -341,40 +353,7 @@ def _freeze_filesystems(state: State) -> None:
     state.enter(Phase.FREEZING_FILESYSTEMS)
     cycle.stage_deadline = deadline
     cycle.filesystems_touched = True
-    state.outbox.append(FreezeFilesystems(cycle.id, deadline - state.now))
-
-
-def filesystems_frozen(state: State, input: FilesystemsFrozen) -> None:
-    """The freezer has done its part."""
-    cycle = state.running
-    if input.cycle != cycle.id:
-        state.refuse("other_cycle", f"the freezer speaks of cycle {input.cycle}, not of {cycle.id}")
-        return
-    if cycle.filesystems_done:
-        state.refuse("ack_twice", "the freezer has said before that it is done")
-        return
-    cycle.filesystems_done, cycle.filesystems_frozen = True, input.frozen
-    if input.frozen:
-        state.say(EventKind.FILESYSTEMS_FROZE)
-    advance(state)
-
-
-def filesystems_failed(state: State, input: FilesystemsFailed) -> None:
-    """The freezer could not freeze."""
-    if input.cycle != state.running.id:
-        state.refuse("other_cycle", f"the freezer speaks of cycle {input.cycle}, not of {state.running.id}")
-        return
-    abort(state, f"the file systems could not be frozen: {input.reason}")
-
-
-def filesystems_deadline(state: State, input: DeadlinePassed) -> None:
-    """The file systems, or an app that is away, took all the time that was left."""
-    cycle = state.running
-    if cycle.filesystems_done:
-        gone = ", ".join(map(str, sorted(cycle.away)))
-        abort(state, f"the stream of {gone} broke and the time was over before it came back")
-    else:
-        abort(state, "the file systems were not frozen in the time that was left")
+    state.outbox.append(FreezeFilesystems(cycle.id, deadline - state.now, cycle.hold_limit))
 
 
 def _hold(state: State) -> None:

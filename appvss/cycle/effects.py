@@ -3,7 +3,8 @@
 AskPrepare         ends as AppReady, AppVetoed, AppLeft, or the deadline
 AskFreeze          ends as AppFroze, AppVetoed, AppLeft, or the deadline
 AskThaw, AskAbort  end as AppThawed, AppLeft, or the deadline
-FreezeFilesystems  ends as FilesystemsFrozen, FilesystemsFailed, or the deadline
+PrepareFilesystems ends as FilesystemsPrepared, FilesystemsFailed, or the deadline
+FreezeFilesystems  ends as FilesystemsFrozen, FilesystemsFailed, or the deadline; after it FilesystemsLost may come
 ThawFilesystems    ends as FilesystemsThawed, or the deadline
 WriteJournal       ends as JournalWritten, JournalFailed, or the deadline; at Stage.ENDING nobody waits for it
 InspectPaths       ends as PathsInspected, or the deadline
@@ -18,6 +19,7 @@ from datetime import timedelta
 from appvss.model.app import AppId
 from appvss.model.cycle import CycleRecord
 from appvss.model.event import Event
+from appvss.model.filesystem import FilesystemChoice
 from appvss.model.journal import JournalEntry
 from appvss.model.request import Answer
 
@@ -63,16 +65,29 @@ class AskAbort:
 
 
 @dataclass(frozen=True, slots=True)
-class FreezeFilesystems:
-    """Freeze the file systems."""
+class PrepareFilesystems:
+    """Find, open and sync the file systems that are to be frozen. Nothing is frozen by it."""
 
     cycle: str
+    choice: FilesystemChoice
+    apps: tuple[AppId, ...]
+    """The apps that are to be frozen, for those that hang on what they declare."""
     budget: timedelta
 
 
 @dataclass(frozen=True, slots=True)
+class FreezeFilesystems:
+    """Freeze the file systems that were prepared, if any were."""
+
+    cycle: str
+    budget: timedelta
+    hold_limit: timedelta
+    """How long the hold may last after it: then somebody thaws them even if this broker cannot."""
+
+
+@dataclass(frozen=True, slots=True)
 class ThawFilesystems:
-    """Thaw the file systems, all that may be frozen. Harmless when none is."""
+    """Thaw the file systems, all that may be frozen, and let go of what was prepared. Harmless if there is nothing."""
 
     cycle: str
 
@@ -140,6 +155,7 @@ Effect = (
     | AskFreeze
     | AskThaw
     | AskAbort
+    | PrepareFilesystems
     | FreezeFilesystems
     | ThawFilesystems
     | WriteJournal

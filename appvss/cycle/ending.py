@@ -5,6 +5,7 @@ and the answers that are owed are given.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from appvss.cycle.effects import EndCycle, InspectPaths, ThawFilesystems
@@ -14,6 +15,7 @@ from appvss.cycle.policy import judge, sentence_of
 from appvss.cycle.state import UNSEEN, AppState, Closed, Cycle, Participant, State
 from appvss.model.cycle import CycleRecord
 from appvss.model.event import EventKind
+from appvss.model.filesystem import FilesystemOutcome
 from appvss.model.phase import Phase
 from appvss.model.request import RequestKind
 from appvss.model.verdict import Outcome, Verdict
@@ -72,6 +74,7 @@ def abort(state: State, reason: str) -> None:
     cycle.owed += [joined.request for joined in cycle.joined.values() if joined.request is not None]
     cycle.joined.clear()
     cycle.pending.clear()
+    cycle.is_preparing_filesystems = False
     cycle.hold_ended = state.now
     state.enter(Phase.ABORTING)
     for part in cycle.participants.values():
@@ -120,6 +123,11 @@ def filesystems_thawed(state: State, input: FilesystemsThawed) -> None:
     cycle.filesystems_touched = False
     if cycle.filesystems_frozen:
         state.say(EventKind.FILESYSTEMS_THAWED, detail=input.reason)
+    cycle.note_filesystems(
+        replace(part, outcome=FilesystemOutcome.HOLD_LOST, reason=input.reason)
+        for part in cycle.filesystem_parts.values()
+        if part.path in input.lost and part.outcome is FilesystemOutcome.HELD
+    )
     if not input.unbroken and (cycle.filesystems_frozen or cycle.is_adopted):
         cycle.filesystems_doubt = f"the file systems went on before the thaw: {input.reason or 'no reason given'}"
     _thaw_apps(state)
@@ -245,6 +253,8 @@ def _verdict(cycle: Cycle) -> Verdict:
         ended_by=cycle.ended_by,
         filesystems_frozen=cycle.filesystems_frozen,
         filesystems_doubt=cycle.filesystems_doubt,
+        filesystems_missing=cycle.filesystems_missing,
+        filesystems=tuple(cycle.filesystem_parts.values()),
         journal_notes=cycle.journal_notes,
         hold=cycle.hold_ended - last_ack if cycle.told_go_on and cycle.hold_ended and last_ack else None,
     )

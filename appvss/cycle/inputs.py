@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from appvss.model.app import AppId, Registration
+from appvss.model.filesystem import FilesystemPart
 from appvss.model.journal import JournalEntry, Stage
 from appvss.model.request import Request
 
@@ -128,17 +129,42 @@ class AppThawed:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesystemsPrepared:
+    """The freezer has open what it will freeze, and has synced it."""
+
+    cycle: str
+    parts: tuple[FilesystemPart, ...] = ()
+    """What is left out of the freeze."""
+    doubts: tuple[str, ...] = ()
+    """One sentence for each that is left out and lowers the verdict by the administrator's word."""
+
+
+@dataclass(frozen=True, slots=True)
 class FilesystemsFrozen:
     """The freezer has done its part."""
 
     cycle: str
     frozen: bool
     """Whether this broker froze any. False where the kernel does it after the answer, or nobody does."""
+    parts: tuple[FilesystemPart, ...] = ()
+    """What became of those that were prepared."""
+    doubts: tuple[str, ...] = ()
+    """One sentence for each that turned out to have no freeze and lowers the verdict by the administrator's word."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilesystemsFailed:
-    """The freezer could not freeze; what it had frozen is thawed again."""
+    """The freezer could not prepare or freeze; what it had frozen is thawed again."""
+
+    cycle: str
+    reason: str
+    parts: tuple[FilesystemPart, ...] = ()
+    """What became of each that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemsLost:
+    """File systems that this broker froze may have gone on, although nobody asked for the thaw."""
 
     cycle: str
     reason: str
@@ -152,6 +178,8 @@ class FilesystemsThawed:
     unbroken: bool
     """Whether all were frozen until it was asked to thaw."""
     reason: str = ""
+    lost: tuple[str, ...] = ()
+    """The paths of those that were not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +237,10 @@ Input = (
     | AppVetoed
     | AppLostHold
     | AppThawed
+    | FilesystemsPrepared
     | FilesystemsFrozen
     | FilesystemsFailed
+    | FilesystemsLost
     | FilesystemsThawed
     | JournalWritten
     | JournalFailed

@@ -7,6 +7,7 @@ from appvss.cycle.inputs import CheckRequested, FreezeRequested
 from appvss.cycle.releasing import give_up_former, turn_away
 from appvss.cycle.state import Joined, State, answer_by
 from appvss.model.event import EventKind
+from appvss.model.filesystem import Scope
 from appvss.model.phase import Phase
 from appvss.model.policy import Overlap
 from appvss.model.request import Request, RequestKind
@@ -62,7 +63,9 @@ def _can_share(state: State, request: Request) -> bool:
     is_other = request.source != cycle.source and (request.supersedes or request.source not in cycle.sources)
     is_hold = request.kind is RequestKind.FREEZE and not request.rehearses and not cycle.is_check
     is_possible = state.phase in _SHARED and not cycle.away and answer_by(request) > state.now
-    return is_other and is_hold and is_possible
+    # What it wants frozen is, or will be: no file system can be added to a hold.
+    is_enough = request.filesystems.scope is Scope.NONE or request.filesystems == cycle.filesystems
+    return is_other and is_hold and is_possible and is_enough
 
 
 def _share(state: State, request: Request) -> None:

@@ -7,7 +7,8 @@ The rules, in the order in which they are tried:
 - Everything else: `crash`. The machine may have been running when the snapshot was taken.
 
 "Something speaks against it" is: a required app whose outcome is not `held`, an end of the hold that the requester did
-not ask for, or file systems that this broker froze and that may not have stayed so until the thaw. A tolerated app's
+not ask for, file systems that this broker froze and that may not have stayed so until the thaw, or one that was to be
+frozen, cannot be, and lowers the verdict by the administrator's word. A tolerated app's
 failure is named and lowers nothing; an ignored app's failure stands in the outcomes alone.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from appvss.model.app import Requirement
+from appvss.model.filesystem import FilesystemPart
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 
 _SAID: dict[Outcome, str] = {
@@ -37,6 +39,8 @@ def judge(
     ended_by: str,
     filesystems_frozen: bool,
     filesystems_doubt: str,
+    filesystems_missing: Sequence[str],
+    filesystems: tuple[FilesystemPart, ...],
     journal_notes: Sequence[str],
     hold: timedelta | None,
 ) -> Verdict:
@@ -49,6 +53,8 @@ def judge(
         ended_by: why the cycle ended other than by its requester's thaw; empty when it did end so.
         filesystems_frozen: whether this broker froze file systems.
         filesystems_doubt: why they may not have stayed frozen until the thaw; empty when nothing says so.
+        filesystems_missing: a sentence for each that was not frozen and lowers the level.
+        filesystems: what became of each.
         journal_notes: what the journal could not do; it is named and lowers nothing.
         hold: from the last ack to the thaw.
     """
@@ -58,19 +64,19 @@ def judge(
     nobody = not any(outcome.outcome is Outcome.HELD for outcome in outcomes)
     if not told_go_on:
         level = Level.FAILED
-    elif not (doubts or ended_by or filesystems_doubt or nobody):
+    elif not (doubts or ended_by or filesystems_doubt or filesystems_missing or nobody):
         level = Level.APPLICATION
-    elif filesystems_frozen and not (ended_by or filesystems_doubt):
+    elif filesystems_frozen and not (ended_by or filesystems_doubt or filesystems_missing):
         level = Level.FILESYSTEM
     else:
         level = Level.CRASH
-    reasons = [reason for reason in (ended_by, filesystems_doubt) if reason]
+    reasons = [reason for reason in (ended_by, filesystems_doubt, *filesystems_missing) if reason]
     reasons += _sentences(doubts)
     if nobody and told_go_on and not doubts:
         reasons.append("no app was held: nothing in this machine vouches for the snapshot")
     reasons += _sentences(lesser)
     reasons += journal_notes
-    return Verdict(cycle, level, tuple(outcomes), tuple(dict.fromkeys(reasons)), hold)
+    return Verdict(cycle, level, tuple(outcomes), tuple(dict.fromkeys(reasons)), hold, filesystems)
 
 
 def _sentences(failures: Iterable[AppOutcome]) -> list[str]:

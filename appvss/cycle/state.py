@@ -6,7 +6,7 @@ to `outbox`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -15,6 +15,7 @@ from appvss.cycle.effects import Announce, AnswerSource, AskAbort, AskThaw, Effe
 from appvss.cycle.inputs import CheckRequested, FreezeRequested
 from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.event import Event, EventKind
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice, FilesystemPart
 from appvss.model.instant import Instant
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request
@@ -174,8 +175,12 @@ class Cycle:
     """What the journal could not do; named in the verdict, which stands without it."""
     is_inspecting: bool = False
     """Whether the paths of the apps are being looked at before these are thawed."""
+    filesystems: FilesystemChoice = NO_FILESYSTEMS
+    """Which file systems its requester wants frozen."""
+    is_preparing_filesystems: bool = False
+    """Whether the freezer was asked to prepare and has not answered."""
     filesystems_touched: bool = False
-    """Whether a file-system freeze was asked for and its thaw is not confirmed."""
+    """Whether file systems were to be prepared or frozen, and the freezer has not confirmed that it let go of all."""
     filesystems_done: bool = False
     """Whether the freezer has answered the freeze."""
     filesystems_frozen: bool = False
@@ -183,6 +188,11 @@ class Cycle:
     filesystems_doubt: str = ""
     """Why file systems that this broker froze may not have stayed so until the thaw; empty: nothing speaks against
     it."""
+    filesystems_missing: tuple[str, ...] = ()
+    """One sentence for each file system that was not to be frozen, which lowers the verdict by the administrator's
+    word."""
+    filesystem_parts: dict[tuple[str, str], FilesystemPart] = field(default_factory=dict)
+    """What became of each file system, by its path and its device: one may be hidden under another."""
     told_go_on: bool = False
     hold_ended: Instant | None = None
     """When the thaw began."""
@@ -198,6 +208,10 @@ class Cycle:
         """See to it that the hold limit of an app that has acked rings in time."""
         if part.expires_at is not None:
             self.hold_expiry = min(self.hold_expiry or part.expires_at, part.expires_at)
+
+    def note_filesystems(self, parts: Iterable[FilesystemPart]) -> None:
+        """Remember what became of file systems."""
+        self.filesystem_parts.update(((part.path, part.device), part) for part in parts)
 
     def last_ack(self) -> Instant | None:
         """When the last app became quiet."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from appvss.cycle import adopting, apps, asking, ending, holding, journaling, overlap, releasing
+from appvss.cycle import adopting, apps, asking, ending, filesystems, holding, journaling, overlap, releasing
 from appvss.cycle.inputs import (
     AppFroze,
     AppLeft,
@@ -24,6 +24,8 @@ from appvss.cycle.inputs import (
     DeadlinePassed,
     FilesystemsFailed,
     FilesystemsFrozen,
+    FilesystemsLost,
+    FilesystemsPrepared,
     FilesystemsThawed,
     FreezeRequested,
     Input,
@@ -164,8 +166,17 @@ _rows(ASKING, AppThawed, holding.app_thawed, _STAYS)
 _may_abort(FROZEN, AppThawed, holding.app_thawed)
 _last(AppThawed, holding.app_thawed)
 # File systems
-_rows((Phase.FREEZING_FILESYSTEMS,), FilesystemsFrozen, asking.filesystems_frozen, frozenset({Phase.HOLDING}))
-_rows((Phase.FREEZING_FILESYSTEMS,), FilesystemsFailed, asking.filesystems_failed, _ABORTS)
+_rows(
+    (Phase.PREPARING,),
+    FilesystemsPrepared,
+    filesystems.filesystems_prepared,
+    _ABORTS | {Phase.FREEZING_APPS, Phase.CERTIFYING},
+)
+_rows((Phase.PREPARING,), FilesystemsFailed, filesystems.filesystems_failed, _ABORTS)
+_rows((Phase.FREEZING_FILESYSTEMS, Phase.HOLDING), FilesystemsLost, filesystems.filesystems_lost, _ABORTS)
+_rows((*RESTING, *THAWING), FilesystemsLost, releasing.nothing_to_do, _STAYS)
+_rows((Phase.FREEZING_FILESYSTEMS,), FilesystemsFrozen, filesystems.filesystems_frozen, frozenset({Phase.HOLDING}))
+_rows((Phase.FREEZING_FILESYSTEMS,), FilesystemsFailed, filesystems.filesystems_failed, _ABORTS)
 _rows((Phase.THAWING_FILESYSTEMS,), FilesystemsThawed, ending.filesystems_thawed, _THAWS)
 _rows((Phase.ABORTING,), FilesystemsThawed, ending.filesystems_thawed, _ABORTED)
 _rows((Phase.THAWING_FILESYSTEMS,), PathsInspected, ending.paths_inspected, _THAWS)
@@ -173,7 +184,7 @@ _rows((Phase.THAWING_FILESYSTEMS,), PathsInspected, ending.paths_inspected, _THA
 _rows((Phase.PREPARING,), DeadlinePassed, asking.prepare_deadline, _PREPARES)
 _rows((Phase.PREPARED,), DeadlinePassed, asking.prepared_deadline, _ENDS)
 _rows((Phase.FREEZING_APPS,), DeadlinePassed, asking.freeze_deadline, _WAVES)
-_rows((Phase.FREEZING_FILESYSTEMS,), DeadlinePassed, asking.filesystems_deadline, _HOLDS)
+_rows((Phase.FREEZING_FILESYSTEMS,), DeadlinePassed, filesystems.filesystems_deadline, _HOLDS)
 _may_abort((Phase.HOLDING,), DeadlinePassed, holding.hold_deadline)
 _rows((Phase.THAWING_FILESYSTEMS,), DeadlinePassed, ending.thaw_deadline, _THAWS)
 _rows((Phase.THAWING_APPS,), DeadlinePassed, ending.thaw_deadline, _COMPLETES)

@@ -7,8 +7,9 @@ from datetime import timedelta
 import grpc
 
 from appvss import contract
-from appvss.delivery.admin_service import AdminService, RequesterService
+from appvss.delivery.admin_service import AdminService
 from appvss.delivery.app_service import AppService
+from appvss.delivery.requester_service import RequesterService
 from appvss.delivery.sockets import RuntimeDirectory
 from appvss.model.errors import RuntimeDirectoryUnusable
 from appvss.v1 import admin_pb2_grpc, requester_pb2_grpc

@@ -21,7 +21,12 @@ from appvss.model.errors import LockHeld, RuntimeDirectoryUnusable
 _DIRECTORY_MODE: Final = 0o750
 _APPS_MODE: Final = 0o660
 _ADMIN_MODE: Final = 0o600
-_FILES: Final = frozenset({contract.APPS_SOCKET, contract.PEER_SOCKET, contract.ADMIN_SOCKET, contract.LOCK_FILE})
+_FILES: Final = frozenset(
+    {
+        *(contract.APPS_SOCKET, contract.PEER_SOCKET, contract.ADMIN_SOCKET, contract.LOCK_FILE),
+        *("frozen.json", "frozen.json.new"),  # of a broker that was killed with file systems frozen (freezer/record.py)
+    }
+)
 _HINT: Final = "Name another directory in `broker.runtime_directory`, or let only the broker's user write in this one."
 
 

@@ -19,6 +19,7 @@ from appvss.model.app import AppId, Requirement
 from appvss.model.certificate_text import TEXT_LIMIT, Table, certificate_table, invalid, microseconds, rfc3339, safe
 from appvss.model.duration import format_duration
 from appvss.model.errors import CertificateEdited, CertificateError, CertificateUnmatched
+from appvss.model.filesystem import FilesystemOutcome, FilesystemPart
 from appvss.model.journal import JournalApp, JournalEntry, Stage
 from appvss.model.past import PastCycle
 from appvss.model.policy import PolicyValue
@@ -404,8 +405,17 @@ def _ended(past: PastCycle) -> tuple[str, ...]:
     said = [f"The history completes it: the verdict is {verdict.level}{hold}."]
     if verdict.level is Level.APPLICATION:
         said.append("Every required app held, unbroken, from its ack to the thaw.")
+    if still := [part.path for part in verdict.filesystems if part.outcome is FilesystemOutcome.HELD]:
+        said.append(f"File systems that stood still until the thaw: {_names(map(safe, still))}.")
+    passed_over = (FilesystemOutcome.HELD, FilesystemOutcome.SKIPPED)
+    if others := [part for part in verdict.filesystems if part.outcome not in passed_over]:
+        said.append(f"File systems that did not: {_names(map(_left_out, others))}.")
     said.extend(f"{safe(reason).rstrip('.')}." for reason in verdict.reasons)
     return tuple(said)
+
+
+def _left_out(part: FilesystemPart) -> str:
+    return f"{safe(part.path)} ({': '.join(filter(None, (part.outcome, safe(part.reason))))})"
 
 
 def _position(app: CertifiedApp) -> str:

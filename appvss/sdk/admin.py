@@ -16,18 +16,25 @@ import grpc
 
 from appvss import contract
 from appvss.model.errors import AppvssError, UsageError
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice, FilesystemSurvey, Scope
 from appvss.model.names import REASON_LIMIT, printable
+from appvss.model.verdict import Verdict
 from appvss.sdk.admin_cycles import (
     BrokerEvent,
     CycleDetail,
     CycleSummary,
+    Held,
+    HookEnd,
     Rehearsal,
     detail_of,
     event_of,
+    hook_end_of,
+    hook_freeze_of,
     rehearsal_of,
     summary_of,
 )
 from appvss.sdk.admin_failures import let_go, refused, silent, unreachable, unreadable
+from appvss.sdk.admin_filesystems import survey_of
 from appvss.sdk.admin_hold import ENDED_LIMIT, HELD_LIMIT, Hold
 from appvss.sdk.admin_values import AppStatus, BrokerStatus, app_of, status_of
 from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc
@@ -41,6 +48,8 @@ HISTORY_LIMIT: Final = timedelta(seconds=15)
 """How long a question about past cycles may take: the broker waits 10 s for its disk (`admin.proto`)."""
 THAW_LIMIT: Final = timedelta(seconds=45)
 """How long a forced thaw may take: the broker waits 30 s for the apps (`admin.proto`)."""
+EVERY_FILESYSTEM: Final = FilesystemChoice(Scope.ALL)
+"""What a hypervisor wants frozen."""
 REQUESTER_LIMIT: Final = 200
 """Longest name of a requester, in characters (`requester.proto`)."""
 
@@ -53,6 +62,19 @@ _Value = TypeVar("_Value")
 
 class _Method(Protocol[_Request, _Response]):
     def __call__(self, request: _Request, timeout: float | None = None) -> _Response: ...
+
+
+def _begin(
+    requester: str, freeze_budget: timedelta | None, hold_limit: timedelta | None, filesystems: FilesystemChoice
+) -> requester_pb2.Begin:
+    begin = requester_pb2.Begin(
+        requester=printable(requester, REQUESTER_LIMIT), filesystems=contract.choice_message(filesystems)
+    )
+    if freeze_budget is not None:
+        begin.freeze_budget.FromTimedelta(freeze_budget)
+    if hold_limit is not None:
+        begin.hold_limit.FromTimedelta(hold_limit)
+    return begin
 
 
 class AdminClient:
@@ -163,6 +185,62 @@ class AdminClient:
         limit = (HELD_LIMIT if freeze_budget is None else freeze_budget) + ENDED_LIMIT
         return self._ask(self._requester.Rehearse, request, rehearsal_of, limit)
 
+    def filesystems(self, choice: FilesystemChoice = EVERY_FILESYSTEM) -> FilesystemSurvey:
+        """What a freeze would do to the file systems of the broker's machine. Nothing is frozen for it.
+
+        Args:
+            choice: what a requester would want.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerRefused: it answered with something else, such as that a named path is no mount point.
+        """
+        request = admin_pb2.ListFilesystemsRequest(choice=contract.choice_message(choice))
+        return self._ask(self._admin.ListFilesystems, request, survey_of, max(self._limit, HISTORY_LIMIT))
+
+    def hook_freeze(
+        self,
+        requester: str,
+        *,
+        freeze_budget: timedelta | None = None,
+        hold_limit: timedelta | None = None,
+        filesystems: FilesystemChoice = NO_FILESYSTEMS,
+    ) -> Held | Verdict:
+        """Freeze, and leave the hold with the broker until `hook_thaw`, its limit, or the next freeze of a hook.
+
+        Args:
+            requester: who wants it, for people.
+            freeze_budget: the time for prepare and freeze together. None: as configured.
+            hold_limit: the longest hold. None: as configured.
+            filesystems: which file systems are to be frozen after the apps.
+
+        Returns:
+            What is held; or the verdict of the cycle that failed, when everything is undone.
+
+        Raises:
+            CycleBusy: another requester's cycle is under way.
+            RequestRefused: the broker's configuration does not allow it.
+            BrokerRefused: it answered with something else.
+            BrokerUnreachable: no broker answers; whatever was frozen on account of this call is let go.
+        """
+        begin = _begin(requester, freeze_budget, hold_limit, filesystems)
+        limit = (HELD_LIMIT if freeze_budget is None else freeze_budget) + ENDED_LIMIT
+        return self._ask(
+            self._requester.HookFreeze, requester_pb2.HookFreezeRequest(begin=begin), hook_freeze_of, limit
+        )
+
+    def hook_thaw(self) -> HookEnd | None:
+        """End the hold of `hook_freeze`. Harmless when there is none.
+
+        Returns:
+            What it was worth; None: nothing was held, or it was told before.
+
+        Raises:
+            BrokerUnreachable: no broker answers.
+            BrokerRefused: it answered with something else.
+        """
+        return self._ask(self._requester.HookThaw, requester_pb2.HookThawRequest(), hook_end_of, ENDED_LIMIT)
+
     def force_thaw(self, reason: str = "") -> str:
         """End the running cycle, so that everything goes on. The cycle's id; empty: none was running.
 
@@ -214,25 +292,23 @@ class AdminClient:
         *,
         freeze_budget: timedelta | None = None,
         hold_limit: timedelta | None = None,
+        filesystems: FilesystemChoice = NO_FILESYSTEMS,
         notify: Callable[[], None] = lambda: None,
     ) -> Hold:
-        """Ask for a hold of all apps. It lasts until `Hold.finish`, until it is left, or until its limit.
+        """Ask for a hold of all apps and of file systems. It lasts until `Hold.finish`, until it is left, or until its
+        limit.
 
         Args:
             requester: who wants it, for people.
             freeze_budget: the time for prepare and freeze together. None: as configured.
             hold_limit: the longest hold. None: as configured.
+            filesystems: which file systems are to be frozen after the apps.
             notify: called after every change of the hold, from another thread. It must not block.
 
         No error here: `Hold.wait_held` raises CycleBusy, RequestRefused, BrokerRefused and BrokerUnreachable.
         """
-        begin = requester_pb2.Begin(requester=printable(requester, REQUESTER_LIMIT))
-        if freeze_budget is not None:
-            begin.freeze_budget.FromTimedelta(freeze_budget)
-        if hold_limit is not None:
-            begin.hold_limit.FromTimedelta(hold_limit)
         return Hold(
-            requester_pb2.HoldRequest(begin=begin),
+            requester_pb2.HoldRequest(begin=_begin(requester, freeze_budget, hold_limit, filesystems)),
             self._requester.Hold,
             self._explain,
             lambda limit: silent(self.path, limit),

@@ -86,6 +86,15 @@ class Held:
     """How long the hold may last from the moment of this answer on."""
 
 
+@dataclass(frozen=True, slots=True)
+class HookEnd:
+    """What the hold of a hook was worth."""
+
+    verdict: Verdict
+    is_kept: bool
+    """Whether everything that was told to be held stood still until the thaw."""
+
+
 def phase_of(number: types_pb2.Phase.ValueType) -> Phase | None:
     """A phase, from the wire; None: unspecified, or newer than this code."""
     try:
@@ -174,3 +183,23 @@ def rehearsal_of(message: requester_pb2.RehearseResponse) -> Rehearsal:
         time_to_prepare=length_or_none(message.time_to_prepare, message.HasField("time_to_prepare")),
         time_to_freeze=contract.length_of(message.time_to_freeze),
     )
+
+
+def hook_freeze_of(message: requester_pb2.HookFreezeResponse) -> Held | Verdict:
+    """How the freeze of a hook went, from the wire. An answer that says neither is no hold.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+    if message.HasField("held"):
+        return Held(printable(message.held.cycle, WORD_LIMIT), contract.length_of(message.held.hold_limit))
+    return contract.verdict_of(message.ended.verdict)
+
+
+def hook_end_of(message: requester_pb2.HookThawResponse) -> HookEnd | None:
+    """What the hold of a hook was worth, from the wire. None: nothing was held.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+    return HookEnd(contract.verdict_of(message.verdict), message.kept) if message.HasField("verdict") else None

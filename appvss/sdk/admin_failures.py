@@ -60,6 +60,21 @@ def unreachable(path: str, detail: str) -> BrokerUnreachable:
     return BrokerUnreachable(f"the broker at {where} ended the call{why}", "It is stopping or starting: try again.")
 
 
+def is_nobody_there(path: str) -> bool:
+    """Whether no broker runs behind the socket, so that none can hold anything. A broker that is silent, or whose
+    socket this user may not use, is there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_LOOK_LIMIT.total_seconds())
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return True
+        except OSError:
+            return False
+    return False
+
+
 def refused(code: grpc.StatusCode | None, detail: str) -> AppvssError:
     """The error for an answer that is a no."""
     said = printable(detail) or (code.name.lower() if code else "no reason")

@@ -25,6 +25,7 @@ from appvss.sdk.admin_cycles import Held as Held
 from appvss.sdk.admin_cycles import Rehearsal as Rehearsal
 from appvss.sdk.admin_cycles import event_of as event_of
 from appvss.sdk.admin_cycles import summary_of as summary_of
+from appvss.sdk.admin_filesystems import FreezerStatus, freezer_of
 from appvss.v1 import admin_pb2, types_pb2
 
 _PATH_LIMIT: Final = 1024
@@ -107,6 +108,8 @@ class BrokerStatus:
     """Since the requester was told "go on". None: nothing is held."""
     hold_left: timedelta | None = None
     """Until the hold ends at the latest. None: nothing is held."""
+    freezer: FreezerStatus | None = None
+    """Who freezes the file systems. None: the broker does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +224,7 @@ def status_of(message: admin_pb2.GetStatusResponse) -> BrokerStatus:
         apps_set_aside=_lines(message.apps_set_aside),
         held_for=length_or_none(message.held_for, message.HasField("held_for")),
         hold_left=length_or_none(message.hold_left, message.HasField("hold_left")),
+        freezer=freezer_of(message.freezer) if message.HasField("freezer") else None,
     )
 
 

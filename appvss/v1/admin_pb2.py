@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ppvss/v1/admin.proto\x12\tappvss.v1\x1a\x15\x61ppvss/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xc6\x04\n\x11GetStatusResponse\x12\x0e\n\x06\x62roker\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x05phase\x18\x04 \x01(\x0e\x32\x10.appvss.v1.Phase\x12\r\n\x05\x63ycle\x18\x05 \x01(\t\x12,\n\tphase_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x61pps\x18\x07 \x01(\r\x12\x13\n\x0b\x61\x62sent_apps\x18\x08 \x03(\t\x12\"\n\x07sources\x18\t \x03(\x0b\x32\x11.appvss.v1.Source\x12+\n\nlast_cycle\x18\n \x01(\x0b\x32\x17.appvss.v1.CycleSummary\x12\x19\n\x11runtime_directory\x18\x0b \x01(\t\x12\x15\n\rconfiguration\x18\x0c \x01(\t\x12#\n\x07history\x18\r \x01(\x0b\x32\x12.appvss.v1.History\x12&\n\x06policy\x18\x0e \x03(\x0b\x32\x16.appvss.v1.PolicyValue\x12%\n\x08restored\x18\x0f \x01(\x0b\x32\x13.appvss.v1.Restored\x12\x16\n\x0e\x61pps_set_aside\x18\x10 \x03(\t\x12+\n\x08held_for\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\thold_left\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x07History\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12\x11\n\tcondition\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06\x63ycles\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\"9\n\x0bPolicyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"\x8a\x01\n\x08Restored\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\trequester\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stage\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x06 \x01(\t\"\x88\x02\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12(\n\x05since\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07reserve\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07overlap\x18\t \x01(\t\"\x11\n\x0fListAppsRequest\"0\n\x10ListAppsResponse\x12\x1c\n\x04\x61pps\x18\x01 \x03(\x0b\x32\x0e.appvss.v1.App\"\xfa\x04\n\x03\x41pp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12(\n\x05since\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x0brequirement\x18\x05 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\r\n\x05order\x18\x06 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x07 \x03(\t\x12\x31\n\x0e\x66reeze_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x04peer\x18\n \x01(\x0b\x32\x0f.appvss.v1.Peer\x12\r\n\x05paths\x18\x0b \x03(\t\x12\x0f\n\x07library\x18\x0c \x01(\t\x12+\n\x0clast_outcome\x18\r \x01(\x0b\x32\x15.appvss.v1.AppOutcome\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x31\n\x0elast_error_ago\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x66\x61ilures_in_row\x18\x10 \x01(\r\x12\x11\n\tset_aside\x18\x11 \x01(\t\x12 \n\x04past\x18\x12 \x03(\x0b\x32\x12.appvss.v1.AppPast\x12&\n\x06policy\x18\x13 \x03(\x0b\x32\x16.appvss.v1.PolicyValue\x12\x18\n\x10refused_messages\x18\x14 \x01(\r\x12\x15\n\rregistrations\x18\x15 \x01(\r\x12\x13\n\x0bwatch_paths\x18\x16 \x01(\x08\"\xaa\x01\n\x07\x41ppPast\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.appvss.v1.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x31\n\x0etime_to_freeze\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x14\n\x12WatchEventsRequest\"6\n\x13WatchEventsResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.appvss.v1.Event\"M\n\x11ListCyclesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x12ListCyclesResponse\x12\'\n\x06\x63ycles\x18\x01 \x03(\x0b\x32\x17.appvss.v1.CycleSummary\"\xec\x01\n\x0c\x43ycleSummary\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\trequester\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04took\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x05phase\x18\x06 \x01(\x0e\x32\x10.appvss.v1.Phase\x12#\n\x07verdict\x18\x07 \x01(\x0b\x32\x12.appvss.v1.Verdict\x12\x11\n\trehearses\x18\x08 \x01(\x08\" \n\x0fGetCycleRequest\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"s\n\x10GetCycleResponse\x12(\n\x07summary\x18\x01 \x01(\x0b\x32\x17.appvss.v1.CycleSummary\x12 \n\x06\x65vents\x18\x02 \x03(\x0b\x32\x10.appvss.v1.Event\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"\"\n\x10\x46orceThawRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\")\n\x11\x46orceThawResponse\x12\x14\n\x0cthawed_cycle\x18\x01 \x01(\t2\xc3\x03\n\x0c\x41\x64minService\x12\x46\n\tGetStatus\x12\x1b.appvss.v1.GetStatusRequest\x1a\x1c.appvss.v1.GetStatusResponse\x12\x43\n\x08ListApps\x12\x1a.appvss.v1.ListAppsRequest\x1a\x1b.appvss.v1.ListAppsResponse\x12N\n\x0bWatchEvents\x12\x1d.appvss.v1.WatchEventsRequest\x1a\x1e.appvss.v1.WatchEventsResponse0\x01\x12I\n\nListCycles\x12\x1c.appvss.v1.ListCyclesRequest\x1a\x1d.appvss.v1.ListCyclesResponse\x12\x43\n\x08GetCycle\x12\x1a.appvss.v1.GetCycleRequest\x1a\x1b.appvss.v1.GetCycleResponse\x12\x46\n\tForceThaw\x12\x1b.appvss.v1.ForceThawRequest\x1a\x1c.appvss.v1.ForceThawResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ppvss/v1/admin.proto\x12\tappvss.v1\x1a\x15\x61ppvss/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xeb\x04\n\x11GetStatusResponse\x12\x0e\n\x06\x62roker\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x05phase\x18\x04 \x01(\x0e\x32\x10.appvss.v1.Phase\x12\r\n\x05\x63ycle\x18\x05 \x01(\t\x12,\n\tphase_for\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x61pps\x18\x07 \x01(\r\x12\x13\n\x0b\x61\x62sent_apps\x18\x08 \x03(\t\x12\"\n\x07sources\x18\t \x03(\x0b\x32\x11.appvss.v1.Source\x12+\n\nlast_cycle\x18\n \x01(\x0b\x32\x17.appvss.v1.CycleSummary\x12\x19\n\x11runtime_directory\x18\x0b \x01(\t\x12\x15\n\rconfiguration\x18\x0c \x01(\t\x12#\n\x07history\x18\r \x01(\x0b\x32\x12.appvss.v1.History\x12&\n\x06policy\x18\x0e \x03(\x0b\x32\x16.appvss.v1.PolicyValue\x12%\n\x08restored\x18\x0f \x01(\x0b\x32\x13.appvss.v1.Restored\x12\x16\n\x0e\x61pps_set_aside\x18\x10 \x03(\t\x12+\n\x08held_for\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\thold_left\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12#\n\x07\x66reezer\x18\x13 \x01(\x0b\x32\x12.appvss.v1.Freezer\"\x8e\x01\n\x07\x46reezer\x12\x0c\n\x04mode\x18\x01 \x01(\t\x12\x11\n\tcondition\x18\x02 \x01(\t\x12\x14\n\x0cguardian_pid\x18\x03 \x01(\r\x12+\n\x06\x66rozen\x18\x04 \x03(\x0b\x32\x1b.appvss.v1.FrozenFilesystem\x12\x0f\n\x07hanging\x18\x05 \x03(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"J\n\x10\x46rozenFilesystem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12(\n\x05since\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x07History\x12\x11\n\tdirectory\x18\x01 \x01(\t\x12\x11\n\tcondition\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06\x63ycles\x18\x04 \x01(\r\x12\x0f\n\x07waiting\x18\x05 \x01(\r\"9\n\x0bPolicyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"\x8a\x01\n\x08Restored\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\trequester\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05stage\x18\x05 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x06 \x01(\t\"\x88\x02\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04mode\x18\x02 \x01(\t\x12\x11\n\tcondition\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12(\n\x05since\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07reserve\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07overlap\x18\t \x01(\t\"\x11\n\x0fListAppsRequest\"0\n\x10ListAppsResponse\x12\x1c\n\x04\x61pps\x18\x01 \x03(\x0b\x32\x0e.appvss.v1.App\"\xfa\x04\n\x03\x41pp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12(\n\x05since\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x0brequirement\x18\x05 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\r\n\x05order\x18\x06 \x01(\x05\x12\r\n\x05\x61\x66ter\x18\x07 \x03(\t\x12\x31\n\x0e\x66reeze_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x04peer\x18\n \x01(\x0b\x32\x0f.appvss.v1.Peer\x12\r\n\x05paths\x18\x0b \x03(\t\x12\x0f\n\x07library\x18\x0c \x01(\t\x12+\n\x0clast_outcome\x18\r \x01(\x0b\x32\x15.appvss.v1.AppOutcome\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x31\n\x0elast_error_ago\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0f\x66\x61ilures_in_row\x18\x10 \x01(\r\x12\x11\n\tset_aside\x18\x11 \x01(\t\x12 \n\x04past\x18\x12 \x03(\x0b\x32\x12.appvss.v1.AppPast\x12&\n\x06policy\x18\x13 \x03(\x0b\x32\x16.appvss.v1.PolicyValue\x12\x18\n\x10refused_messages\x18\x14 \x01(\r\x12\x15\n\rregistrations\x18\x15 \x01(\r\x12\x13\n\x0bwatch_paths\x18\x16 \x01(\x08\"\xaa\x01\n\x07\x41ppPast\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.appvss.v1.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x31\n\x0etime_to_freeze\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x14\n\x12WatchEventsRequest\"6\n\x13WatchEventsResponse\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.appvss.v1.Event\"M\n\x11ListCyclesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x12ListCyclesResponse\x12\'\n\x06\x63ycles\x18\x01 \x03(\x0b\x32\x17.appvss.v1.CycleSummary\"\xec\x01\n\x0c\x43ycleSummary\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\trequester\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x04took\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1f\n\x05phase\x18\x06 \x01(\x0e\x32\x10.appvss.v1.Phase\x12#\n\x07verdict\x18\x07 \x01(\x0b\x32\x12.appvss.v1.Verdict\x12\x11\n\trehearses\x18\x08 \x01(\x08\" \n\x0fGetCycleRequest\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"s\n\x10GetCycleResponse\x12(\n\x07summary\x18\x01 \x01(\x0b\x32\x17.appvss.v1.CycleSummary\x12 \n\x06\x65vents\x18\x02 \x03(\x0b\x32\x10.appvss.v1.Event\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"\"\n\x10\x46orceThawRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\")\n\x11\x46orceThawResponse\x12\x14\n\x0cthawed_cycle\x18\x01 \x01(\t\"E\n\x16ListFilesystemsRequest\x12+\n\x06\x63hoice\x18\x01 \x01(\x0b\x32\x1b.appvss.v1.FilesystemChoice\"\xda\x01\n\x17ListFilesystemsResponse\x12)\n\x05scope\x18\x01 \x01(\x0e\x32\x1a.appvss.v1.FilesystemScope\x12-\n\x07planned\x18\x02 \x03(\x0b\x32\x1c.appvss.v1.PlannedFilesystem\x12\'\n\x04left\x18\x03 \x03(\x0b\x32\x19.appvss.v1.LeftFilesystem\x12.\n\x08warnings\x18\x04 \x03(\x0b\x32\x1c.appvss.v1.FilesystemWarning\x12\x0c\n\x04veto\x18\x05 \x01(\t\"~\n\x11PlannedFilesystem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x0c\n\x04wave\x18\x05 \x01(\r\x12\x0e\n\x06others\x18\x06 \x03(\t\x12\x0f\n\x07lies_on\x18\x07 \x03(\t\"\x8b\x01\n\x0eLeftFilesystem\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12-\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.appvss.v1.FilesystemOutcome\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06lowers\x18\x06 \x01(\x08\"U\n\x11\x46ilesystemWarning\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08sentence\x18\x03 \x01(\t\x12\x12\n\ndead_locks\x18\x04 \x01(\x08\x32\x9d\x04\n\x0c\x41\x64minService\x12\x46\n\tGetStatus\x12\x1b.appvss.v1.GetStatusRequest\x1a\x1c.appvss.v1.GetStatusResponse\x12\x43\n\x08ListApps\x12\x1a.appvss.v1.ListAppsRequest\x1a\x1b.appvss.v1.ListAppsResponse\x12N\n\x0bWatchEvents\x12\x1d.appvss.v1.WatchEventsRequest\x1a\x1e.appvss.v1.WatchEventsResponse0\x01\x12I\n\nListCycles\x12\x1c.appvss.v1.ListCyclesRequest\x1a\x1d.appvss.v1.ListCyclesResponse\x12\x43\n\x08GetCycle\x12\x1a.appvss.v1.GetCycleRequest\x1a\x1b.appvss.v1.GetCycleResponse\x12\x46\n\tForceThaw\x12\x1b.appvss.v1.ForceThawRequest\x1a\x1c.appvss.v1.ForceThawResponse\x12X\n\x0fListFilesystems\x12!.appvss.v1.ListFilesystemsRequest\x1a\".appvss.v1.ListFilesystemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,41 +37,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=124
   _globals['_GETSTATUSREQUEST']._serialized_end=142
   _globals['_GETSTATUSRESPONSE']._serialized_start=145
-  _globals['_GETSTATUSRESPONSE']._serialized_end=727
-  _globals['_HISTORY']._serialized_start=729
-  _globals['_HISTORY']._serialized_end=825
-  _globals['_POLICYVALUE']._serialized_start=827
-  _globals['_POLICYVALUE']._serialized_end=884
-  _globals['_RESTORED']._serialized_start=887
-  _globals['_RESTORED']._serialized_end=1025
-  _globals['_SOURCE']._serialized_start=1028
-  _globals['_SOURCE']._serialized_end=1292
-  _globals['_LISTAPPSREQUEST']._serialized_start=1294
-  _globals['_LISTAPPSREQUEST']._serialized_end=1311
-  _globals['_LISTAPPSRESPONSE']._serialized_start=1313
-  _globals['_LISTAPPSRESPONSE']._serialized_end=1361
-  _globals['_APP']._serialized_start=1364
-  _globals['_APP']._serialized_end=1998
-  _globals['_APPPAST']._serialized_start=2001
-  _globals['_APPPAST']._serialized_end=2171
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=2173
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=2193
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2195
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2249
-  _globals['_LISTCYCLESREQUEST']._serialized_start=2251
-  _globals['_LISTCYCLESREQUEST']._serialized_end=2328
-  _globals['_LISTCYCLESRESPONSE']._serialized_start=2330
-  _globals['_LISTCYCLESRESPONSE']._serialized_end=2391
-  _globals['_CYCLESUMMARY']._serialized_start=2394
-  _globals['_CYCLESUMMARY']._serialized_end=2630
-  _globals['_GETCYCLEREQUEST']._serialized_start=2632
-  _globals['_GETCYCLEREQUEST']._serialized_end=2664
-  _globals['_GETCYCLERESPONSE']._serialized_start=2666
-  _globals['_GETCYCLERESPONSE']._serialized_end=2781
-  _globals['_FORCETHAWREQUEST']._serialized_start=2783
-  _globals['_FORCETHAWREQUEST']._serialized_end=2817
-  _globals['_FORCETHAWRESPONSE']._serialized_start=2819
-  _globals['_FORCETHAWRESPONSE']._serialized_end=2860
-  _globals['_ADMINSERVICE']._serialized_start=2863
-  _globals['_ADMINSERVICE']._serialized_end=3314
+  _globals['_GETSTATUSRESPONSE']._serialized_end=764
+  _globals['_FREEZER']._serialized_start=767
+  _globals['_FREEZER']._serialized_end=909
+  _globals['_FROZENFILESYSTEM']._serialized_start=911
+  _globals['_FROZENFILESYSTEM']._serialized_end=985
+  _globals['_HISTORY']._serialized_start=987
+  _globals['_HISTORY']._serialized_end=1083
+  _globals['_POLICYVALUE']._serialized_start=1085
+  _globals['_POLICYVALUE']._serialized_end=1142
+  _globals['_RESTORED']._serialized_start=1145
+  _globals['_RESTORED']._serialized_end=1283
+  _globals['_SOURCE']._serialized_start=1286
+  _globals['_SOURCE']._serialized_end=1550
+  _globals['_LISTAPPSREQUEST']._serialized_start=1552
+  _globals['_LISTAPPSREQUEST']._serialized_end=1569
+  _globals['_LISTAPPSRESPONSE']._serialized_start=1571
+  _globals['_LISTAPPSRESPONSE']._serialized_end=1619
+  _globals['_APP']._serialized_start=1622
+  _globals['_APP']._serialized_end=2256
+  _globals['_APPPAST']._serialized_start=2259
+  _globals['_APPPAST']._serialized_end=2429
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=2431
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2451
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2453
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2507
+  _globals['_LISTCYCLESREQUEST']._serialized_start=2509
+  _globals['_LISTCYCLESREQUEST']._serialized_end=2586
+  _globals['_LISTCYCLESRESPONSE']._serialized_start=2588
+  _globals['_LISTCYCLESRESPONSE']._serialized_end=2649
+  _globals['_CYCLESUMMARY']._serialized_start=2652
+  _globals['_CYCLESUMMARY']._serialized_end=2888
+  _globals['_GETCYCLEREQUEST']._serialized_start=2890
+  _globals['_GETCYCLEREQUEST']._serialized_end=2922
+  _globals['_GETCYCLERESPONSE']._serialized_start=2924
+  _globals['_GETCYCLERESPONSE']._serialized_end=3039
+  _globals['_FORCETHAWREQUEST']._serialized_start=3041
+  _globals['_FORCETHAWREQUEST']._serialized_end=3075
+  _globals['_FORCETHAWRESPONSE']._serialized_start=3077
+  _globals['_FORCETHAWRESPONSE']._serialized_end=3118
+  _globals['_LISTFILESYSTEMSREQUEST']._serialized_start=3120
+  _globals['_LISTFILESYSTEMSREQUEST']._serialized_end=3189
+  _globals['_LISTFILESYSTEMSRESPONSE']._serialized_start=3192
+  _globals['_LISTFILESYSTEMSRESPONSE']._serialized_end=3410
+  _globals['_PLANNEDFILESYSTEM']._serialized_start=3412
+  _globals['_PLANNEDFILESYSTEM']._serialized_end=3538
+  _globals['_LEFTFILESYSTEM']._serialized_start=3541
+  _globals['_LEFTFILESYSTEM']._serialized_end=3680
+  _globals['_FILESYSTEMWARNING']._serialized_start=3682
+  _globals['_FILESYSTEMWARNING']._serialized_end=3767
+  _globals['_ADMINSERVICE']._serialized_start=3770
+  _globals['_ADMINSERVICE']._serialized_end=4311
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     APPS_SET_ASIDE_FIELD_NUMBER: builtins.int
     HELD_FOR_FIELD_NUMBER: builtins.int
     HOLD_LEFT_FIELD_NUMBER: builtins.int
+    FREEZER_FIELD_NUMBER: builtins.int
     broker: builtins.str
     """REQUIRED. Name and version, such as `appvss/0.1.0`."""
     pid: builtins.int
@@ -123,6 +124,12 @@ class GetStatusResponse(google.protobuf.message.Message):
         is held.
         """
 
+    @property
+    def freezer(self) -> Global___Freezer:
+        """OPTIONAL. Who freezes file systems, and how it does; absent: a broker of
+        a version that did not say.
+        """
+
     def __init__(
         self,
         *,
@@ -144,11 +151,84 @@ class GetStatusResponse(google.protobuf.message.Message):
         apps_set_aside: collections.abc.Iterable[builtins.str] | None = ...,
         held_for: google.protobuf.duration_pb2.Duration | None = ...,
         hold_left: google.protobuf.duration_pb2.Duration | None = ...,
+        freezer: Global___Freezer | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["held_for", b"held_for", "history", b"history", "hold_left", b"hold_left", "last_cycle", b"last_cycle", "phase_for", b"phase_for", "restored", b"restored", "uptime", b"uptime"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["absent_apps", b"absent_apps", "apps", b"apps", "apps_set_aside", b"apps_set_aside", "broker", b"broker", "configuration", b"configuration", "cycle", b"cycle", "held_for", b"held_for", "history", b"history", "hold_left", b"hold_left", "last_cycle", b"last_cycle", "phase", b"phase", "phase_for", b"phase_for", "pid", b"pid", "policy", b"policy", "restored", b"restored", "runtime_directory", b"runtime_directory", "sources", b"sources", "uptime", b"uptime"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["freezer", b"freezer", "held_for", b"held_for", "history", b"history", "hold_left", b"hold_left", "last_cycle", b"last_cycle", "phase_for", b"phase_for", "restored", b"restored", "uptime", b"uptime"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["absent_apps", b"absent_apps", "apps", b"apps", "apps_set_aside", b"apps_set_aside", "broker", b"broker", "configuration", b"configuration", "cycle", b"cycle", "freezer", b"freezer", "held_for", b"held_for", "history", b"history", "hold_left", b"hold_left", "last_cycle", b"last_cycle", "phase", b"phase", "phase_for", b"phase_for", "pid", b"pid", "policy", b"policy", "restored", b"restored", "runtime_directory", b"runtime_directory", "sources", b"sources", "uptime", b"uptime"]) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class Freezer(google.protobuf.message.Message):
+    """Who freezes file systems."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: builtins.int
+    CONDITION_FIELD_NUMBER: builtins.int
+    GUARDIAN_PID_FIELD_NUMBER: builtins.int
+    FROZEN_FIELD_NUMBER: builtins.int
+    HANGING_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    mode: builtins.str
+    """REQUIRED. `none` (this broker freezes no file systems), `linux`."""
+    condition: builtins.str
+    """REQUIRED. `off`, `ready`, `holding` (some are frozen, or about to be),
+    `hanging` (a call of the kernel does not come back), `lost` (its guardian
+    is gone; the next cycle starts another one).
+    """
+    guardian_pid: builtins.int
+    """OPTIONAL. The process that thaws when the broker cannot; 0: there is none."""
+    detail: builtins.str
+    """OPTIONAL. One sentence: what is wrong and what to do; empty: nothing."""
+    @property
+    def frozen(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FrozenFilesystem]:
+        """OPTIONAL. What is frozen now; empty: nothing."""
+
+    @property
+    def hanging(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """OPTIONAL. Mount points whose freeze or thaw hangs in the kernel. Nothing
+        can end that but their disk; they are thawed right after it.
+        """
+
+    def __init__(
+        self,
+        *,
+        mode: builtins.str = ...,
+        condition: builtins.str = ...,
+        guardian_pid: builtins.int = ...,
+        frozen: collections.abc.Iterable[Global___FrozenFilesystem] | None = ...,
+        hanging: collections.abc.Iterable[builtins.str] | None = ...,
+        detail: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["condition", b"condition", "detail", b"detail", "frozen", b"frozen", "guardian_pid", b"guardian_pid", "hanging", b"hanging", "mode", b"mode"]) -> None: ...
+
+Global___Freezer: typing_extensions.TypeAlias = Freezer
+
+@typing.final
+class FrozenFilesystem(google.protobuf.message.Message):
+    """One file system that is frozen now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """REQUIRED. Its mount point."""
+    @property
+    def since(self) -> google.protobuf.duration_pb2.Duration:
+        """REQUIRED. How long it has been frozen."""
+
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        since: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["path", b"path", "since", b"since"]) -> None: ...
+
+Global___FrozenFilesystem: typing_extensions.TypeAlias = FrozenFilesystem
 
 @typing.final
 class History(google.protobuf.message.Message):
@@ -274,7 +354,7 @@ class Source(google.protobuf.message.Message):
     HOLD_LIMIT_FIELD_NUMBER: builtins.int
     OVERLAP_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """REQUIRED. `freebsd`, `local`."""
+    """REQUIRED. `freebsd`, `linux_hv_vss`, `linux_netlink`, `local`, `hook`."""
     mode: builtins.str
     """REQUIRED. `required`, `automatic`, `off`."""
     condition: builtins.str
@@ -740,3 +820,188 @@ class ForceThawResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["thawed_cycle", b"thawed_cycle"]) -> None: ...
 
 Global___ForceThawResponse: typing_extensions.TypeAlias = ForceThawResponse
+
+@typing.final
+class ListFilesystemsRequest(google.protobuf.message.Message):
+    """For which freeze."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHOICE_FIELD_NUMBER: builtins.int
+    @property
+    def choice(self) -> appvss.v1.types_pb2.FilesystemChoice:
+        """OPTIONAL. What the requester would want. Absent: all, as a hypervisor
+        wants it.
+        """
+
+    def __init__(
+        self,
+        *,
+        choice: appvss.v1.types_pb2.FilesystemChoice | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["choice", b"choice"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["choice", b"choice"]) -> None: ...
+
+Global___ListFilesystemsRequest: typing_extensions.TypeAlias = ListFilesystemsRequest
+
+@typing.final
+class ListFilesystemsResponse(google.protobuf.message.Message):
+    """What a freeze would do."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    PLANNED_FIELD_NUMBER: builtins.int
+    LEFT_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    VETO_FIELD_NUMBER: builtins.int
+    scope: appvss.v1.types_pb2.FilesystemScope.ValueType
+    """REQUIRED. For which choice this is."""
+    veto: builtins.str
+    """OPTIONAL. Why such a freeze would be refused; empty: it would not."""
+    @property
+    def planned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedFilesystem]:
+        """OPTIONAL. What would be frozen, in the order of the freeze."""
+
+    @property
+    def left(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LeftFilesystem]:
+        """OPTIONAL. What would not be frozen, and why."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FilesystemWarning]:
+        """OPTIONAL. What may surprise, or block, while these are frozen."""
+
+    def __init__(
+        self,
+        *,
+        scope: appvss.v1.types_pb2.FilesystemScope.ValueType = ...,
+        planned: collections.abc.Iterable[Global___PlannedFilesystem] | None = ...,
+        left: collections.abc.Iterable[Global___LeftFilesystem] | None = ...,
+        warnings: collections.abc.Iterable[Global___FilesystemWarning] | None = ...,
+        veto: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["left", b"left", "planned", b"planned", "scope", b"scope", "veto", b"veto", "warnings", b"warnings"]) -> None: ...
+
+Global___ListFilesystemsResponse: typing_extensions.TypeAlias = ListFilesystemsResponse
+
+@typing.final
+class PlannedFilesystem(google.protobuf.message.Message):
+    """One file system that would be frozen."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    WAVE_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
+    LIES_ON_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """REQUIRED. The mount point through which it would be opened."""
+    device: builtins.str
+    """REQUIRED. `major:minor` of its super block."""
+    type: builtins.str
+    """REQUIRED. Such as `ext4`."""
+    source: builtins.str
+    """REQUIRED. What is mounted, such as `/dev/sda1`."""
+    wave: builtins.int
+    """REQUIRED. Its place in the order, from 1 on. Those of one number are
+    frozen at the same time; the thaw goes backwards.
+    """
+    @property
+    def others(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """OPTIONAL. Where it is mounted, too."""
+
+    @property
+    def lies_on(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """OPTIONAL. Devices (`major:minor`) of those that carry its image: it is
+        frozen before them, and thawed after them.
+        """
+
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        device: builtins.str = ...,
+        type: builtins.str = ...,
+        source: builtins.str = ...,
+        wave: builtins.int = ...,
+        others: collections.abc.Iterable[builtins.str] | None = ...,
+        lies_on: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "lies_on", b"lies_on", "others", b"others", "path", b"path", "source", b"source", "type", b"type", "wave", b"wave"]) -> None: ...
+
+Global___PlannedFilesystem: typing_extensions.TypeAlias = PlannedFilesystem
+
+@typing.final
+class LeftFilesystem(google.protobuf.message.Message):
+    """One file system that would not be frozen."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    LOWERS_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """REQUIRED. Its mount point."""
+    device: builtins.str
+    """REQUIRED. `major:minor` of its super block."""
+    type: builtins.str
+    """REQUIRED. Such as `vfat`."""
+    outcome: appvss.v1.types_pb2.FilesystemOutcome.ValueType
+    """REQUIRED. UNFREEZABLE, EXCLUDED or SKIPPED."""
+    reason: builtins.str
+    """REQUIRED. Why: one sentence."""
+    lowers: builtins.bool
+    """OPTIONAL. Whether the verdict would be lower on its account."""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        device: builtins.str = ...,
+        type: builtins.str = ...,
+        outcome: appvss.v1.types_pb2.FilesystemOutcome.ValueType = ...,
+        reason: builtins.str = ...,
+        lowers: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "lowers", b"lowers", "outcome", b"outcome", "path", b"path", "reason", b"reason", "type", b"type"]) -> None: ...
+
+Global___LeftFilesystem: typing_extensions.TypeAlias = LeftFilesystem
+
+@typing.final
+class FilesystemWarning(google.protobuf.message.Message):
+    """What may surprise while file systems are frozen."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    DEAD_LOCKS_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """REQUIRED. What it is about: a lower-case word with underscores, such as
+    `swap`, `overlay`, `root`. New words may come.
+    """
+    path: builtins.str
+    """OPTIONAL. The mount point that it is about; empty: about none alone."""
+    sentence: builtins.str
+    """REQUIRED. What would happen: one sentence."""
+    dead_locks: builtins.bool
+    """OPTIONAL. Whether somebody may hang in the hold who writes to none of the
+    frozen file systems himself.
+    """
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        path: builtins.str = ...,
+        sentence: builtins.str = ...,
+        dead_locks: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dead_locks", b"dead_locks", "kind", b"kind", "path", b"path", "sentence", b"sentence"]) -> None: ...
+
+Global___FilesystemWarning: typing_extensions.TypeAlias = FilesystemWarning

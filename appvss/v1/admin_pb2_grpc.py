@@ -69,6 +69,11 @@ class AdminServiceStub(object):
                 request_serializer=appvss_dot_v1_dot_admin__pb2.ForceThawRequest.SerializeToString,
                 response_deserializer=appvss_dot_v1_dot_admin__pb2.ForceThawResponse.FromString,
                 _registered_method=True)
+        self.ListFilesystems = channel.unary_unary(
+                '/appvss.v1.AdminService/ListFilesystems',
+                request_serializer=appvss_dot_v1_dot_admin__pb2.ListFilesystemsRequest.SerializeToString,
+                response_deserializer=appvss_dot_v1_dot_admin__pb2.ListFilesystemsResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -153,6 +158,21 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFilesystems(self, request, context):
+        """What a freeze would freeze of this machine's file systems, in which order,
+        what it would leave out and why, and what of it may surprise. Nothing is
+        frozen, opened or written for it.
+
+        | condition                      | code | what next              |
+        | ------------------------------ | ---- | ---------------------- |
+        | otherwise                      | OK   | read it; `veto` says that such a freeze would be refused |
+        | a named path is no mount point, a limit of FilesystemChoice is broken | INVALID_ARGUMENT | name another one |
+        | the mount table cannot be read in 10 seconds | DEADLINE_EXCEEDED | look at the machine's disks; call again |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -185,6 +205,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ForceThaw,
                     request_deserializer=appvss_dot_v1_dot_admin__pb2.ForceThawRequest.FromString,
                     response_serializer=appvss_dot_v1_dot_admin__pb2.ForceThawResponse.SerializeToString,
+            ),
+            'ListFilesystems': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFilesystems,
+                    request_deserializer=appvss_dot_v1_dot_admin__pb2.ListFilesystemsRequest.FromString,
+                    response_serializer=appvss_dot_v1_dot_admin__pb2.ListFilesystemsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +379,33 @@ class AdminService(object):
             '/appvss.v1.AdminService/ForceThaw',
             appvss_dot_v1_dot_admin__pb2.ForceThawRequest.SerializeToString,
             appvss_dot_v1_dot_admin__pb2.ForceThawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFilesystems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appvss.v1.AdminService/ListFilesystems',
+            appvss_dot_v1_dot_admin__pb2.ListFilesystemsRequest.SerializeToString,
+            appvss_dot_v1_dot_admin__pb2.ListFilesystemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -123,7 +123,23 @@ _AdminServiceForceThawType = typing_extensions.TypeVar(
     ],
 )
 
-class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceListAppsType, _AdminServiceWatchEventsType, _AdminServiceListCyclesType, _AdminServiceGetCycleType, _AdminServiceForceThawType]):
+_AdminServiceListFilesystemsType = typing_extensions.TypeVar(
+    '_AdminServiceListFilesystemsType',
+    grpc.UnaryUnaryMultiCallable[
+        appvss.v1.admin_pb2.ListFilesystemsRequest,
+        appvss.v1.admin_pb2.ListFilesystemsResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        appvss.v1.admin_pb2.ListFilesystemsRequest,
+        appvss.v1.admin_pb2.ListFilesystemsResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        appvss.v1.admin_pb2.ListFilesystemsRequest,
+        appvss.v1.admin_pb2.ListFilesystemsResponse,
+    ],
+)
+
+class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceListAppsType, _AdminServiceWatchEventsType, _AdminServiceListCyclesType, _AdminServiceGetCycleType, _AdminServiceForceThawType, _AdminServiceListFilesystemsType]):
     """Who takes part, who holds, what happened and why.
 
     For every RPC: UNAVAILABLE means that no broker answers (start it, or name
@@ -157,6 +173,10 @@ class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceL
             appvss.v1.admin_pb2.ForceThawRequest,
             appvss.v1.admin_pb2.ForceThawResponse,
         ],
+        grpc.UnaryUnaryMultiCallable[
+            appvss.v1.admin_pb2.ListFilesystemsRequest,
+            appvss.v1.admin_pb2.ListFilesystemsResponse,
+        ],
     ], channel: grpc.Channel) -> None: ...
 
     @typing.overload
@@ -184,6 +204,10 @@ class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceL
         grpc.aio.UnaryUnaryMultiCallable[
             appvss.v1.admin_pb2.ForceThawRequest,
             appvss.v1.admin_pb2.ForceThawResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            appvss.v1.admin_pb2.ListFilesystemsRequest,
+            appvss.v1.admin_pb2.ListFilesystemsResponse,
         ],
     ], channel: grpc.aio.Channel) -> None: ...
 
@@ -243,6 +267,18 @@ class AdminServiceStub(typing.Generic[_AdminServiceGetStatusType, _AdminServiceL
     | apps did not confirm in 30 seconds | DEADLINE_EXCEEDED | ListApps names them; each goes on by itself at its hold limit |
     """
 
+    ListFilesystems: _AdminServiceListFilesystemsType
+    """What a freeze would freeze of this machine's file systems, in which order,
+    what it would leave out and why, and what of it may surprise. Nothing is
+    frozen, opened or written for it.
+
+    | condition                      | code | what next              |
+    | ------------------------------ | ---- | ---------------------- |
+    | otherwise                      | OK   | read it; `veto` says that such a freeze would be refused |
+    | a named path is no mount point, a limit of FilesystemChoice is broken | INVALID_ARGUMENT | name another one |
+    | the mount table cannot be read in 10 seconds | DEADLINE_EXCEEDED | look at the machine's disks; call again |
+    """
+
 AdminServiceAsyncStub: typing_extensions.TypeAlias = AdminServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         appvss.v1.admin_pb2.GetStatusRequest,
@@ -267,6 +303,10 @@ AdminServiceAsyncStub: typing_extensions.TypeAlias = AdminServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         appvss.v1.admin_pb2.ForceThawRequest,
         appvss.v1.admin_pb2.ForceThawResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        appvss.v1.admin_pb2.ListFilesystemsRequest,
+        appvss.v1.admin_pb2.ListFilesystemsResponse,
     ],
 ]
 
@@ -362,6 +402,23 @@ class AdminServiceServicer(metaclass=abc.ABCMeta):
         | a cycle was running                | OK   | `thawed_cycle` says which; the requester hears that it failed |
         | none was running                   | OK   | `thawed_cycle` is empty |
         | apps did not confirm in 30 seconds | DEADLINE_EXCEEDED | ListApps names them; each goes on by itself at its hold limit |
+        """
+
+    @abc.abstractmethod
+    def ListFilesystems(
+        self,
+        request: appvss.v1.admin_pb2.ListFilesystemsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[appvss.v1.admin_pb2.ListFilesystemsResponse, collections.abc.Awaitable[appvss.v1.admin_pb2.ListFilesystemsResponse]]:
+        """What a freeze would freeze of this machine's file systems, in which order,
+        what it would leave out and why, and what of it may surprise. Nothing is
+        frozen, opened or written for it.
+
+        | condition                      | code | what next              |
+        | ------------------------------ | ---- | ---------------------- |
+        | otherwise                      | OK   | read it; `veto` says that such a freeze would be refused |
+        | a named path is no mount point, a limit of FilesystemChoice is broken | INVALID_ARGUMENT | name another one |
+        | the mount table cannot be read in 10 seconds | DEADLINE_EXCEEDED | look at the machine's disks; call again |
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -27,29 +27,37 @@ from appvss.v1 import types_pb2 as appvss_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61ppvss/v1/requester.proto\x12\tappvss.v1\x1a\x15\x61ppvss/v1/admin.proto\x1a\x15\x61ppvss/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"V\n\x0fRehearseRequest\x12\x11\n\trequester\x18\x01 \x01(\t\x12\x30\n\rfreeze_budget\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa3\x01\n\x10RehearseResponse\x12(\n\x07summary\x18\x01 \x01(\x0b\x32\x17.appvss.v1.CycleSummary\x12\x32\n\x0ftime_to_prepare\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0etime_to_freeze\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x0bHoldRequest\x12!\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x10.appvss.v1.BeginH\x00\x12#\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x11.appvss.v1.FinishH\x00\x42\t\n\x07message\"{\n\x05\x42\x65gin\x12\x11\n\trequester\x18\x01 \x01(\t\x12\x30\n\rfreeze_budget\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x08\n\x06\x46inish\"]\n\x0cHoldResponse\x12\x1f\n\x04held\x18\x01 \x01(\x0b\x32\x0f.appvss.v1.HeldH\x00\x12!\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x10.appvss.v1.EndedH\x00\x42\t\n\x07message\"D\n\x04Held\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12-\n\nhold_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x05\x45nded\x12#\n\x07verdict\x18\x01 \x01(\x0b\x32\x12.appvss.v1.Verdict2\x94\x01\n\x10RequesterService\x12;\n\x04Hold\x12\x16.appvss.v1.HoldRequest\x1a\x17.appvss.v1.HoldResponse(\x01\x30\x01\x12\x43\n\x08Rehearse\x12\x1a.appvss.v1.RehearseRequest\x1a\x1b.appvss.v1.RehearseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61ppvss/v1/requester.proto\x12\tappvss.v1\x1a\x15\x61ppvss/v1/admin.proto\x1a\x15\x61ppvss/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"4\n\x11HookFreezeRequest\x12\x1f\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x10.appvss.v1.Begin\"c\n\x12HookFreezeResponse\x12\x1f\n\x04held\x18\x01 \x01(\x0b\x32\x0f.appvss.v1.HeldH\x00\x12!\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x10.appvss.v1.EndedH\x00\x42\t\n\x07message\"\x11\n\x0fHookThawRequest\"E\n\x10HookThawResponse\x12#\n\x07verdict\x18\x01 \x01(\x0b\x32\x12.appvss.v1.Verdict\x12\x0c\n\x04kept\x18\x02 \x01(\x08\"V\n\x0fRehearseRequest\x12\x11\n\trequester\x18\x01 \x01(\t\x12\x30\n\rfreeze_budget\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa3\x01\n\x10RehearseResponse\x12(\n\x07summary\x18\x01 \x01(\x0b\x32\x17.appvss.v1.CycleSummary\x12\x32\n\x0ftime_to_prepare\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0etime_to_freeze\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"`\n\x0bHoldRequest\x12!\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x10.appvss.v1.BeginH\x00\x12#\n\x06\x66inish\x18\x02 \x01(\x0b\x32\x11.appvss.v1.FinishH\x00\x42\t\n\x07message\"\xad\x01\n\x05\x42\x65gin\x12\x11\n\trequester\x18\x01 \x01(\t\x12\x30\n\rfreeze_budget\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0b\x66ilesystems\x18\x04 \x01(\x0b\x32\x1b.appvss.v1.FilesystemChoice\"\x08\n\x06\x46inish\"]\n\x0cHoldResponse\x12\x1f\n\x04held\x18\x01 \x01(\x0b\x32\x0f.appvss.v1.HeldH\x00\x12!\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x10.appvss.v1.EndedH\x00\x42\t\n\x07message\"D\n\x04Held\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12-\n\nhold_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x05\x45nded\x12#\n\x07verdict\x18\x01 \x01(\x0b\x32\x12.appvss.v1.Verdict2\xa4\x02\n\x10RequesterService\x12;\n\x04Hold\x12\x16.appvss.v1.HoldRequest\x1a\x17.appvss.v1.HoldResponse(\x01\x30\x01\x12\x43\n\x08Rehearse\x12\x1a.appvss.v1.RehearseRequest\x1a\x1b.appvss.v1.RehearseResponse\x12I\n\nHookFreeze\x12\x1c.appvss.v1.HookFreezeRequest\x1a\x1d.appvss.v1.HookFreezeResponse\x12\x43\n\x08HookThaw\x12\x1a.appvss.v1.HookThawRequest\x1a\x1b.appvss.v1.HookThawResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'appvss.v1.requester_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REHEARSEREQUEST']._serialized_start=118
-  _globals['_REHEARSEREQUEST']._serialized_end=204
-  _globals['_REHEARSERESPONSE']._serialized_start=207
-  _globals['_REHEARSERESPONSE']._serialized_end=370
-  _globals['_HOLDREQUEST']._serialized_start=372
-  _globals['_HOLDREQUEST']._serialized_end=468
-  _globals['_BEGIN']._serialized_start=470
-  _globals['_BEGIN']._serialized_end=593
-  _globals['_FINISH']._serialized_start=595
-  _globals['_FINISH']._serialized_end=603
-  _globals['_HOLDRESPONSE']._serialized_start=605
-  _globals['_HOLDRESPONSE']._serialized_end=698
-  _globals['_HELD']._serialized_start=700
-  _globals['_HELD']._serialized_end=768
-  _globals['_ENDED']._serialized_start=770
-  _globals['_ENDED']._serialized_end=814
-  _globals['_REQUESTERSERVICE']._serialized_start=817
-  _globals['_REQUESTERSERVICE']._serialized_end=965
+  _globals['_HOOKFREEZEREQUEST']._serialized_start=118
+  _globals['_HOOKFREEZEREQUEST']._serialized_end=170
+  _globals['_HOOKFREEZERESPONSE']._serialized_start=172
+  _globals['_HOOKFREEZERESPONSE']._serialized_end=271
+  _globals['_HOOKTHAWREQUEST']._serialized_start=273
+  _globals['_HOOKTHAWREQUEST']._serialized_end=290
+  _globals['_HOOKTHAWRESPONSE']._serialized_start=292
+  _globals['_HOOKTHAWRESPONSE']._serialized_end=361
+  _globals['_REHEARSEREQUEST']._serialized_start=363
+  _globals['_REHEARSEREQUEST']._serialized_end=449
+  _globals['_REHEARSERESPONSE']._serialized_start=452
+  _globals['_REHEARSERESPONSE']._serialized_end=615
+  _globals['_HOLDREQUEST']._serialized_start=617
+  _globals['_HOLDREQUEST']._serialized_end=713
+  _globals['_BEGIN']._serialized_start=716
+  _globals['_BEGIN']._serialized_end=889
+  _globals['_FINISH']._serialized_start=891
+  _globals['_FINISH']._serialized_end=899
+  _globals['_HOLDRESPONSE']._serialized_start=901
+  _globals['_HOLDRESPONSE']._serialized_end=994
+  _globals['_HELD']._serialized_start=996
+  _globals['_HELD']._serialized_end=1064
+  _globals['_ENDED']._serialized_start=1066
+  _globals['_ENDED']._serialized_end=1110
+  _globals['_REQUESTERSERVICE']._serialized_start=1113
+  _globals['_REQUESTERSERVICE']._serialized_end=1405
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,16 @@ class RequesterServiceStub(object):
                 request_serializer=appvss_dot_v1_dot_requester__pb2.RehearseRequest.SerializeToString,
                 response_deserializer=appvss_dot_v1_dot_requester__pb2.RehearseResponse.FromString,
                 _registered_method=True)
+        self.HookFreeze = channel.unary_unary(
+                '/appvss.v1.RequesterService/HookFreeze',
+                request_serializer=appvss_dot_v1_dot_requester__pb2.HookFreezeRequest.SerializeToString,
+                response_deserializer=appvss_dot_v1_dot_requester__pb2.HookFreezeResponse.FromString,
+                _registered_method=True)
+        self.HookThaw = channel.unary_unary(
+                '/appvss.v1.RequesterService/HookThaw',
+                request_serializer=appvss_dot_v1_dot_requester__pb2.HookThawRequest.SerializeToString,
+                response_deserializer=appvss_dot_v1_dot_requester__pb2.HookThawResponse.FromString,
+                _registered_method=True)
 
 
 class RequesterServiceServicer(object):
@@ -63,7 +73,8 @@ class RequesterServiceServicer(object):
         | condition                     | code               | what next    |
         | ----------------------------- | ------------------ | ------------ |
         | another cycle is running      | ABORTED            | try again when it is over; `appvss watch` shows it |
-        | first message is not begin, a length is zero or negative or over the configured limit | INVALID_ARGUMENT | mend the call |
+        | first message is not begin, a length is zero or negative or over the configured limit, a limit of FilesystemChoice is broken | INVALID_ARGUMENT | mend the call |
+        | a named path is no mount point, or cannot be frozen | OK, and `ended` with a verdict | `AdminService.ListFilesystems` says before what would be frozen |
         | local requests are switched off | PERMISSION_DENIED | `sources.local.mode` in the configuration |
         | the requester hung up before everything was held | CANCELLED | nothing is held; call again if it was not meant |
         | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
@@ -88,6 +99,46 @@ class RequesterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HookFreeze(self, request, context):
+        """Freeze, and leave the hold with the broker when this call has ended: for
+        whoever runs one program before a snapshot and another one after it, such
+        as the guest agent of QEMU. HookThaw ends the hold, and so does its limit
+        (`sources.hook.hold_limit`).
+
+        There is one such hold. A hook that freezes again has forgotten the first:
+        that hold ends with a verdict of its own, and the new one begins. Whatever
+        is answered other than `held` means that everything is undone already: no
+        HookThaw is owed, and one that comes nevertheless is harmless.
+
+        | condition                     | code               | what next    |
+        | ----------------------------- | ------------------ | ------------ |
+        | everything is frozen          | OK, `held`         | take the snapshot, then HookThaw |
+        | something could not be frozen | OK, `ended`        | read the verdict; there should be no snapshot |
+        | the cycle of another source is running | ABORTED   | try again when it is over; `appvss watch` shows it |
+        | a length is zero or negative or over the configured limit, a limit of FilesystemChoice is broken | INVALID_ARGUMENT | mend the call |
+        | hooks are switched off        | PERMISSION_DENIED  | `sources.hook.mode` in the configuration |
+        | the caller hung up, or froze again or thawed, before everything was held | CANCELLED | nothing is held on account of this call |
+        | the broker stops              | UNAVAILABLE        | everything is thawed; start it, call again |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HookThaw(self, request, context):
+        """End the hold that HookFreeze has left, and hear what it was worth.
+        Harmless when there is none: agents thaw more often than they freeze.
+
+        | condition                     | code               | what next    |
+        | ----------------------------- | ------------------ | ------------ |
+        | the hold is over              | OK                 | read the verdict |
+        | it had ended by itself before | OK                 | read the verdict: it says why; the snapshot is worth as much as that |
+        | there was none, or it was told of already | OK, no verdict | nothing |
+        | the broker stops              | UNAVAILABLE        | everything is thawed |
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RequesterServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -100,6 +151,16 @@ def add_RequesterServiceServicer_to_server(servicer, server):
                     servicer.Rehearse,
                     request_deserializer=appvss_dot_v1_dot_requester__pb2.RehearseRequest.FromString,
                     response_serializer=appvss_dot_v1_dot_requester__pb2.RehearseResponse.SerializeToString,
+            ),
+            'HookFreeze': grpc.unary_unary_rpc_method_handler(
+                    servicer.HookFreeze,
+                    request_deserializer=appvss_dot_v1_dot_requester__pb2.HookFreezeRequest.FromString,
+                    response_serializer=appvss_dot_v1_dot_requester__pb2.HookFreezeResponse.SerializeToString,
+            ),
+            'HookThaw': grpc.unary_unary_rpc_method_handler(
+                    servicer.HookThaw,
+                    request_deserializer=appvss_dot_v1_dot_requester__pb2.HookThawRequest.FromString,
+                    response_serializer=appvss_dot_v1_dot_requester__pb2.HookThawResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -157,6 +218,60 @@ class RequesterService(object):
             '/appvss.v1.RequesterService/Rehearse',
             appvss_dot_v1_dot_requester__pb2.RehearseRequest.SerializeToString,
             appvss_dot_v1_dot_requester__pb2.RehearseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HookFreeze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appvss.v1.RequesterService/HookFreeze',
+            appvss_dot_v1_dot_requester__pb2.HookFreezeRequest.SerializeToString,
+            appvss_dot_v1_dot_requester__pb2.HookFreezeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HookThaw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/appvss.v1.RequesterService/HookThaw',
+            appvss_dot_v1_dot_requester__pb2.HookThawRequest.SerializeToString,
+            appvss_dot_v1_dot_requester__pb2.HookThawResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -213,6 +213,159 @@ PHASE_CERTIFYING: Phase.ValueType  # 13
 """Every app is held; the certificate is being written."""
 Global___Phase: typing_extensions.TypeAlias = Phase
 
+class _FilesystemScope:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FilesystemScopeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FilesystemScope.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FILESYSTEM_SCOPE_UNSPECIFIED: _FilesystemScope.ValueType  # 0
+    """Not said. The same as NONE."""
+    FILESYSTEM_SCOPE_NONE: _FilesystemScope.ValueType  # 1
+    """None: somebody else freezes them, or nobody does."""
+    FILESYSTEM_SCOPE_DECLARED: _FilesystemScope.ValueType  # 2
+    """Those on which the registered apps have the paths that they declare."""
+    FILESYSTEM_SCOPE_NAMED: _FilesystemScope.ValueType  # 3
+    """Those that `paths` names."""
+    FILESYSTEM_SCOPE_ALL: _FilesystemScope.ValueType  # 4
+    """All that the machine's own disks carry."""
+
+class FilesystemScope(_FilesystemScope, metaclass=_FilesystemScopeEnumTypeWrapper):
+    """Which file systems a requester wants frozen with the apps."""
+
+FILESYSTEM_SCOPE_UNSPECIFIED: FilesystemScope.ValueType  # 0
+"""Not said. The same as NONE."""
+FILESYSTEM_SCOPE_NONE: FilesystemScope.ValueType  # 1
+"""None: somebody else freezes them, or nobody does."""
+FILESYSTEM_SCOPE_DECLARED: FilesystemScope.ValueType  # 2
+"""Those on which the registered apps have the paths that they declare."""
+FILESYSTEM_SCOPE_NAMED: FilesystemScope.ValueType  # 3
+"""Those that `paths` names."""
+FILESYSTEM_SCOPE_ALL: FilesystemScope.ValueType  # 4
+"""All that the machine's own disks carry."""
+Global___FilesystemScope: typing_extensions.TypeAlias = FilesystemScope
+
+class _FilesystemOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FilesystemOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FilesystemOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FILESYSTEM_OUTCOME_UNSPECIFIED: _FilesystemOutcome.ValueType  # 0
+    """Not known yet, or not said."""
+    FILESYSTEM_OUTCOME_HELD: _FilesystemOutcome.ValueType  # 1
+    """Frozen by the broker until the thaw was asked for."""
+    FILESYSTEM_OUTCOME_HOLD_LOST: _FilesystemOutcome.ValueType  # 2
+    """It went on before the thaw, or nobody can prove that it did not."""
+    FILESYSTEM_OUTCOME_UNFREEZABLE: _FilesystemOutcome.ValueType  # 3
+    """Its kind has no freeze, or it cannot be reached."""
+    FILESYSTEM_OUTCOME_EXCLUDED: _FilesystemOutcome.ValueType  # 4
+    """The configuration leaves it out."""
+    FILESYSTEM_OUTCOME_BUSY: _FilesystemOutcome.ValueType  # 5
+    """Somebody else has frozen it already, and may thaw it at any moment."""
+    FILESYSTEM_OUTCOME_FAILED: _FilesystemOutcome.ValueType  # 6
+    """The kernel refused, or did not answer in time."""
+    FILESYSTEM_OUTCOME_SKIPPED: _FilesystemOutcome.ValueType  # 7
+    """It was not frozen: another one had failed before, or there is nothing to
+    freeze in it.
+    """
+
+class FilesystemOutcome(_FilesystemOutcome, metaclass=_FilesystemOutcomeEnumTypeWrapper):
+    """What became of one file system in a cycle."""
+
+FILESYSTEM_OUTCOME_UNSPECIFIED: FilesystemOutcome.ValueType  # 0
+"""Not known yet, or not said."""
+FILESYSTEM_OUTCOME_HELD: FilesystemOutcome.ValueType  # 1
+"""Frozen by the broker until the thaw was asked for."""
+FILESYSTEM_OUTCOME_HOLD_LOST: FilesystemOutcome.ValueType  # 2
+"""It went on before the thaw, or nobody can prove that it did not."""
+FILESYSTEM_OUTCOME_UNFREEZABLE: FilesystemOutcome.ValueType  # 3
+"""Its kind has no freeze, or it cannot be reached."""
+FILESYSTEM_OUTCOME_EXCLUDED: FilesystemOutcome.ValueType  # 4
+"""The configuration leaves it out."""
+FILESYSTEM_OUTCOME_BUSY: FilesystemOutcome.ValueType  # 5
+"""Somebody else has frozen it already, and may thaw it at any moment."""
+FILESYSTEM_OUTCOME_FAILED: FilesystemOutcome.ValueType  # 6
+"""The kernel refused, or did not answer in time."""
+FILESYSTEM_OUTCOME_SKIPPED: FilesystemOutcome.ValueType  # 7
+"""It was not frozen: another one had failed before, or there is nothing to
+freeze in it.
+"""
+Global___FilesystemOutcome: typing_extensions.TypeAlias = FilesystemOutcome
+
+@typing.final
+class FilesystemChoice(google.protobuf.message.Message):
+    """What a requester wants frozen with the apps."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: builtins.int
+    PATHS_FIELD_NUMBER: builtins.int
+    SPARES_ROOT_FIELD_NUMBER: builtins.int
+    scope: Global___FilesystemScope.ValueType
+    """REQUIRED. Which."""
+    spares_root: builtins.bool
+    """OPTIONAL. Leave out what carries `/`, unless it is named: somebody waits
+    at a terminal that would hang with it. The verdict has it as EXCLUDED.
+    """
+    @property
+    def paths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """OPTIONAL. With NAMED, and with NAMED alone: 1 to 64 mount points,
+        absolute and printable, of at most 1,024 characters. Each must be one.
+        """
+
+    def __init__(
+        self,
+        *,
+        scope: Global___FilesystemScope.ValueType = ...,
+        paths: collections.abc.Iterable[builtins.str] | None = ...,
+        spares_root: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["paths", b"paths", "scope", b"scope", "spares_root", b"spares_root"]) -> None: ...
+
+Global___FilesystemChoice: typing_extensions.TypeAlias = FilesystemChoice
+
+@typing.final
+class FilesystemPart(google.protobuf.message.Message):
+    """One file system's part in a cycle."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    TYPE_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    TIME_TO_FREEZE_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """REQUIRED. The mount point through which it is known."""
+    device: builtins.str
+    """REQUIRED. `major:minor` of its super block, as in proc_pid_mountinfo(5)."""
+    type: builtins.str
+    """REQUIRED. Such as `ext4`."""
+    outcome: Global___FilesystemOutcome.ValueType
+    """REQUIRED. What became of it."""
+    reason: builtins.str
+    """OPTIONAL. Why, when the outcome is not HELD: one sentence."""
+    @property
+    def time_to_freeze(self) -> google.protobuf.duration_pb2.Duration:
+        """OPTIONAL. How long its freeze took; absent: it was not frozen."""
+
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+        device: builtins.str = ...,
+        type: builtins.str = ...,
+        outcome: Global___FilesystemOutcome.ValueType = ...,
+        reason: builtins.str = ...,
+        time_to_freeze: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["time_to_freeze", b"time_to_freeze"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "outcome", b"outcome", "path", b"path", "reason", b"reason", "time_to_freeze", b"time_to_freeze", "type", b"type"]) -> None: ...
+
+Global___FilesystemPart: typing_extensions.TypeAlias = FilesystemPart
+
 @typing.final
 class Peer(google.protobuf.message.Message):
     """Who is behind a socket, as the kernel says."""
@@ -327,6 +480,7 @@ class Verdict(google.protobuf.message.Message):
     OUTCOMES_FIELD_NUMBER: builtins.int
     REASONS_FIELD_NUMBER: builtins.int
     HOLD_FIELD_NUMBER: builtins.int
+    FILESYSTEMS_FIELD_NUMBER: builtins.int
     cycle: builtins.str
     """REQUIRED. The cycle."""
     level: Global___Level.ValueType
@@ -345,6 +499,12 @@ class Verdict(google.protobuf.message.Message):
     def hold(self) -> google.protobuf.duration_pb2.Duration:
         """OPTIONAL. From the last ack to the thaw; absent: nothing was held."""
 
+    @property
+    def filesystems(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FilesystemPart]:
+        """OPTIONAL. What became of each file system that the broker was to freeze,
+        first frozen first; empty: it was to freeze none.
+        """
+
     def __init__(
         self,
         *,
@@ -353,9 +513,10 @@ class Verdict(google.protobuf.message.Message):
         outcomes: collections.abc.Iterable[Global___AppOutcome] | None = ...,
         reasons: collections.abc.Iterable[builtins.str] | None = ...,
         hold: google.protobuf.duration_pb2.Duration | None = ...,
+        filesystems: collections.abc.Iterable[Global___FilesystemPart] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hold", b"hold"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cycle", b"cycle", "hold", b"hold", "level", b"level", "outcomes", b"outcomes", "reasons", b"reasons"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cycle", b"cycle", "filesystems", b"filesystems", "hold", b"hold", "level", b"level", "outcomes", b"outcomes", "reasons", b"reasons"]) -> None: ...
 
 Global___Verdict: typing_extensions.TypeAlias = Verdict
 

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -27,10 +27,11 @@ from appvss.cycle.state import CycleSettings
 from appvss.delivery.app_service import REFUSALS_LIMIT, AppService
 from appvss.delivery.registry import Registry
 from appvss.delivery.watch import Watchers
-from appvss.freezer.base import FreezeFailed, Thawed
+from appvss.freezer.base import FreezeFailed, Frozen, Prepared, Thawed
 from appvss.history import open_state
 from appvss.model.app import AppId, Registration
 from appvss.model.errors import CycleBusy
+from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, FilesystemPart, Scope
 from appvss.model.past import PastCycle
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
@@ -44,6 +45,9 @@ from tests.support.raw_app import RawApp, attached
 from tests.support.running_broker import BOUND, QUIET, running_broker
 
 SECOND = timedelta(seconds=1)
+ALL = FilesystemChoice(Scope.ALL)
+SRV = FilesystemPart("/srv", "8:1", "ext4", FilesystemOutcome.HELD, time_to_freeze=SECOND / 50)
+EFI = FilesystemPart("/efi", "8:2", "vfat", FilesystemOutcome.UNFREEZABLE, "vfat has no freeze")
 
 
 class Freezing:
@@ -51,23 +55,36 @@ class Freezing:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.frozen = True
+        self.parts: tuple[FilesystemPart, ...] = (SRV,)
+        self.asked: list[tuple[FilesystemChoice, tuple[str, ...]]] = []
+        self.prepare_error: Exception | None = None
         self.freeze_error: Exception | None = None
         self.thaw_error: Exception | None = None
         self.thawed = Thawed(unbroken=True)
-        self.may_freeze, self.may_thaw = asyncio.Event(), asyncio.Event()
+        self.may_prepare, self.may_freeze, self.may_thaw = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.began_freeze, self.began_thaw = asyncio.Event(), asyncio.Event()
+        self.may_prepare.set()
         self.may_freeze.set()
         self.may_thaw.set()
 
-    async def freeze(self, cycle: str, budget: timedelta) -> bool:
+    async def prepare(
+        self, cycle: str, choice: FilesystemChoice, declared: Sequence[str], budget: timedelta
+    ) -> Prepared:
+        self.calls.append("prepare")
+        self.asked.append((choice, tuple(declared)))
+        await self.may_prepare.wait()
+        if self.prepare_error is not None:
+            raise self.prepare_error
+        return Prepared((EFI,), ("/efi is not frozen: vfat has no freeze",))
+
+    async def freeze(self, cycle: str, budget: timedelta, hold_limit: timedelta) -> Frozen:
         self.calls.append("freeze")
         self.began_freeze.set()
         await self.may_freeze.wait()
         if self.freeze_error is not None:
             raise self.freeze_error
         self.calls.append("frozen")
-        return self.frozen
+        return Frozen(self.parts)
 
     async def thaw(self, cycle: str) -> Thawed:
         self.calls.append("thaw")
@@ -160,6 +177,38 @@ async def test_file_systems_that_cannot_be_frozen_end_the_cycle_and_are_thawed()
         assert verdict.level is Level.FAILED
         assert verdict.reasons == ("the file systems could not be frozen: device busy",)
         assert made.freezer.calls == ["closed", "settled", "freeze", "thaw", "thawed", "open"]
+
+
+async def test_what_is_wanted_is_prepared_first_and_what_became_of_each_stands_in_the_verdict() -> None:
+    async with rig() as made:
+        hold = made.local.begin("me", None, None, ALL)
+        assert await hold.held()
+        hold.finish()
+        verdict = await hold.ended()
+        assert made.freezer.calls[:3] == ["prepare", "closed", "settled"]
+        assert made.freezer.asked == [(ALL, ())]
+        assert (verdict.level, verdict.filesystems) == (Level.CRASH, (EFI, SRV))
+        assert verdict.reasons[0] == "/efi is not frozen: vfat has no freeze"
+
+
+async def test_file_systems_that_cannot_be_prepared_end_the_cycle_before_anything_is_frozen() -> None:
+    async with rig() as made:
+        made.freezer.prepare_error = FreezeFailed("/mnt is no mount point", (EFI,))
+        hold = made.local.begin("me", None, None, ALL)
+        assert not await hold.held()
+        verdict = await hold.ended()
+        assert verdict.reasons == ("the file systems could not be frozen: /mnt is no mount point",)
+        assert (verdict.level, verdict.filesystems) == (Level.FAILED, (EFI,))
+        assert made.freezer.calls == ["prepare", "thaw", "thawed"]
+
+
+async def test_freezer_that_does_not_prepare_in_time() -> None:
+    async with rig() as made:
+        made.freezer.may_prepare.clear()
+        hold = made.local.begin("me", timedelta(milliseconds=400), None, ALL)
+        assert not await hold.held()
+        assert (await hold.ended()).level is Level.FAILED
+        assert made.freezer.calls == ["prepare", "thaw", "thawed"]
 
 
 async def test_freezer_that_does_not_answer_in_time() -> None:

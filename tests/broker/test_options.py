@@ -16,6 +16,7 @@ from appvss.broker.options import (
     Flag,
     Kind,
     Length,
+    PathPatterns,
     Refused,
     Word,
     length_text,
@@ -61,6 +62,11 @@ LENGTH = Length(timedelta(seconds=1), timedelta(minutes=2), "the kernel gives no
         (AppNames(2), ["a", "b c"], "the app name 'b c' has a character that is not allowed"),
         (AppNames(2), ["a", "a"], "'a' is there twice"),
         (AppNames(2), ["a", "b", "c"], "the list has 3 names, over 2"),
+        (PathPatterns(2), "/efi", "'/efi' is a text, not a list of patterns"),
+        (PathPatterns(2), ["/efi", 1], "1 is an integer, not a text"),
+        (PathPatterns(2), ["efi"], "'efi' is not an absolute path"),
+        (PathPatterns(2), ["/efi", "/efi"], "'/efi' is there twice"),
+        (PathPatterns(2), ["/a", "/b", "/c"], "the list has 3 patterns, over 2"),
     ],
 )
 def test_what_an_option_does_not_take(kind: Kind[object], value: object, problem: str) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from appvss.broker.configuration import (
     AppOptions,
     Configuration,
-    FreebsdOptions,
-    LocalOptions,
-    SourceOptions,
     load,
     with_overrides,
 )
 from appvss.broker.policy import AppPolicy, notes, policy_in_force
 from appvss.broker.policy_options import AppPolicyOptions as Rule
+from appvss.broker.source_options import SourceOptions
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
 from appvss.model.policy import PolicyValue
 from appvss.model.source import SourceMode
@@ -344,7 +342,9 @@ def test_policy_in_force_has_a_row_for_every_option_and_every_key_of_a_rule(dire
     assert values["sources.freebsd.device"] == ('"/dev/x"', "command line")
     assert values["apps.required"] == ('["a"]', str(path))
     assert values["history.requirement"] == ('"tolerated"', "built-in")
-    assert [key for key in values if not key.startswith(("sources.", "cycle.", "apps.", "history."))] == []
+    assert [
+        key for key in values if not key.startswith(("sources.", "cycle.", "apps.", "history.", "filesystems."))
+    ] == []
     assert [(value.key, value.value, value.origin) for value in rows[-3:]] == [
         ('apps.policy "b*" order', "1", str(path)),
         ('apps.policy "b*" hold_limit', '"90s"', str(path)),
@@ -366,15 +366,17 @@ def test_the_longest_name_of_a_file_is_cut_in_its_rows() -> None:
     assert len(origin) == 120
 
 
-def sources(**parts: object) -> SourceOptions:
-    return SourceOptions(
-        freebsd=FreebsdOptions(**parts.get("freebsd", {})),  # type: ignore[arg-type]  # a table of options
-        local=LocalOptions(**parts.get("local", {})),  # type: ignore[arg-type]  # as above
-    )
+OFF = {"mode": SourceMode.OFF}
+
+
+def sources(**parts: dict[str, object]) -> SourceOptions:
+    """Those that are not named are off, but for `freebsd` and `local`."""
+    kinds = {one.name: one.default_factory for one in fields(SourceOptions)}
+    asked = {"freebsd": {}, "local": {}} | parts
+    return SourceOptions(**{name: kind(**asked.get(name, OFF)) for name, kind in kinds.items()})
 
 
 FITS_NOT = "an app that is required fails every such freeze, any other is left out"
-OFF = {"mode": SourceMode.OFF}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from appvss.cli import why
 from appvss.cli.explanation import explain
 from appvss.cycle.policy import sentence_of
 from appvss.model.app import AppId, Peer, Requirement
+from appvss.model.filesystem import FilesystemOutcome, FilesystemPart
 from appvss.model.phase import Phase
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 from appvss.sdk.admin_cycles import BrokerEvent, CycleDetail, CycleSummary
@@ -147,6 +148,31 @@ def _ends() -> Iterator[tuple[str, CycleDetail]]:
         "stream_away": (Level.FAILED, "the stream of web broke and the time was over before it came back"),
         "filesystems_failed": (Level.FAILED, "the file systems could not be frozen: /srv is busy"),
         "filesystems_late": (Level.FAILED, "the file systems were not frozen in the time that was left"),
+        "filesystems_not_ready": (
+            Level.FAILED,
+            "the file systems were not ready to be frozen in the time that was left",
+        ),
+        "filesystem_no_mount": (
+            Level.FAILED,
+            "the file systems could not be frozen: /srv/data is no mount point",
+        ),
+        "filesystem_changed": (
+            Level.FAILED,
+            "the file systems could not be frozen: the mount at /srv changed between listing and freeze",
+        ),
+        "filesystem_named_unfreezable": (
+            Level.FAILED,
+            "the file systems could not be frozen: /boot/efi cannot be frozen: it has no freeze (vfat)",
+        ),
+        "filesystem_forbidden": (
+            Level.FAILED,
+            "the file systems could not be frozen: /srv cannot be frozen: the kernel does not permit it: the broker "
+            "needs CAP_SYS_ADMIN where the file system was mounted",
+        ),
+        "filesystem_hangs": (
+            Level.FAILED,
+            "the file systems could not be frozen: the freeze of /srv for cycle c1 hangs in the kernel",
+        ),
         "filesystems_went_on": (Level.CRASH, "the file systems went on before the thaw: somebody else thawed /srv"),
         "filesystems_unconfirmed": (
             Level.CRASH,
@@ -171,11 +197,27 @@ def _ends() -> Iterator[tuple[str, CycleDetail]]:
         yield name, cycle(level, HELD, ended_by=sentence)
 
 
+def _filesystems() -> Iterator[tuple[str, CycleDetail]]:
+    """Cycles whose verdict says more of a file system than its sentence."""
+    unfrozen = "the file systems could not be frozen: /srv cannot be frozen: it is so"
+    yield "filesystem_busy", _with(cycle(Level.FAILED, HELD, ended_by=unfrozen), FilesystemOutcome.BUSY)
+    yield "filesystem_unfreezable", _with(cycle(Level.FAILED, HELD, ended_by=unfrozen), FilesystemOutcome.UNFREEZABLE)
+    doubt = "/srv is not frozen: it has no freeze"
+    yield "filesystem_left_out", _with(cycle(Level.CRASH, HELD, notes=(doubt,)), FilesystemOutcome.UNFREEZABLE)
+
+
+def _with(detail: CycleDetail, outcome: FilesystemOutcome) -> CycleDetail:
+    parts = (FilesystemPart("/srv", "8:1", "exfat", outcome, "it is so"),)
+    verdict = replace(detail.summary.verdict, filesystems=parts)
+    return replace(detail, summary=replace(detail.summary, verdict=verdict))
+
+
 def details() -> dict[str, CycleDetail]:
     """Every case but those that are about more than one cycle."""
     found = {name: cycle(level, HELD, one) for name, one, level in _outcomes()}
     found.update(_by_requirement())
     found.update(_ends())
+    found.update(_filesystems())
     aside = "set aside by policy after 3 failures in a row, the last: timed_out: no ack within 2.0s"
     found["set_aside"] = cycle(Level.APPLICATION, HELD, part(Outcome.SKIPPED, aside, TOLERATED))
     refused = event("source_answered", f"freeze: no, cycle {CYCLE} of hyper-v host is under way (holding)")

@@ -167,7 +167,7 @@ def test_a_socket_that_nobody_listens_at_means_that_none_is_running(
 PRELOADED = """
 import encodings.ascii, encodings.idna, grpc, os, sys
 import appvss.broker.configuration, appvss.broker.policy, appvss.cli.doctor, appvss.history, appvss.sdk.admin
-from appvss.cli.preflight import devices, machine, mounts, places, running
+from appvss.cli.preflight import devices, filesystems, linux, machine, mounts, places, running
 from appvss.cli.main import run
 grpc.insecure_channel("unix:/nowhere").close()
 os.setgroups([])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -13,8 +14,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from appvss import contract
+from appvss.freezer import mountinfo
 from appvss.model.errors import ExitCode
-from tests.cli.command_line import Done, ended, start
+from appvss.model.filesystem import FilesystemChoice, Scope
+from appvss.v1 import types_pb2
+from tests.cli.command_line import PROGRAM, ROOT, Done, ended, start
 from tests.sdk.broker_peer import BOUND, DOUBTFUL, FAILED, GOOD, BrokerPeer, reached
 
 Freeze = Callable[..., "asyncio.Future[asyncio.subprocess.Process]"]
@@ -23,6 +28,13 @@ SAY_AND_STAY = "echo running $$; exec sleep 600"
 """A command that says its process id and ends when it is told to."""
 SAY_AND_IGNORE = "trap '' TERM; echo running $$; while :; do sleep 600; done"
 """A command that does not want to end."""
+
+
+@pytest.fixture(autouse=True)
+def plain(peer: BrokerPeer) -> None:
+    """There is nothing to say of the file systems beforehand, unless a test says otherwise."""
+    peer.filesystems.ClearField("left")
+    peer.filesystems.ClearField("warnings")
 
 
 @pytest.fixture
@@ -114,6 +126,8 @@ async def test_a_verdict_below_application_is_code_10_with_every_doubt(peer: Bro
         "appvss: cycle c-1: filesystem, held for 3.0s",
         "  - web vetoed: a deployment is running",
         "  cache (ignored) timed_out",
+        "  frozen: /srv",
+        "  /media/stick (exfat) unfreezable: exfat has no freeze",
     ]
 
 
@@ -324,3 +338,135 @@ async def test_a_command_that_reads_from_the_terminal_is_terminated(peer: Broker
     assert "the command wants the terminal, which it cannot have in a hold; it was terminated" in done.err
     assert GOOD.level in done.err
     assert peer.finished.is_set()
+
+
+# -- file systems
+
+
+def chosen(peer: BrokerPeer) -> FilesystemChoice:
+    """What the hold was asked for with, and the same beforehand."""
+    assert peer.begin is not None
+    choice = contract.choice_of(peer.begin.filesystems)
+    assert peer.choices == ([] if choice.scope is Scope.NONE else [choice])
+    return choice
+
+
+@pytest.mark.parametrize(
+    ("options", "choice"),
+    [
+        ([], FilesystemChoice(Scope.DECLARED, spares_root=True)),
+        (["--force"], FilesystemChoice(Scope.DECLARED)),
+        (["--all"], FilesystemChoice(Scope.ALL)),
+        (["--no-filesystems"], FilesystemChoice(Scope.NONE)),
+        (["--mount", "/srv", "--mount", "/a/../b/", "--mount", "/srv"], FilesystemChoice(Scope.NAMED, ("/srv", "/b"))),
+        (["--mount", "data"], FilesystemChoice(Scope.NAMED, (f"{ROOT}/data",))),
+    ],
+)
+async def test_which_file_systems_are_asked_for(
+    peer: BrokerPeer, run, options: list[str], choice: FilesystemChoice
+) -> None:
+    assert (await run(*options, "true")).code == 0
+    assert chosen(peer) == choice
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--all", "--mount", "/srv"], "--all and --mount exclude each other"),
+        (["--all", "--no-filesystems"], "--all and --no-filesystems exclude each other"),
+    ],
+)
+async def test_options_that_exclude_each_other(peer: BrokerPeer, run, options: list[str], sentence: str) -> None:
+    done = await run(*options, "true")
+    assert done.code == ExitCode.USAGE
+    assert done.err.startswith(f"appvss: {sentence}\n")
+    assert peer.begin is None
+
+
+async def test_a_path_that_is_no_mount_point_freezes_nothing(peer: BrokerPeer, run, tmp_path: Path) -> None:
+    peer.failure = (grpc.StatusCode.INVALID_ARGUMENT, "/nowhere is no mount point")
+    done = await run("--mount", "/nowhere", "touch", str(tmp_path / "ran"))
+    assert done.code == ExitCode.REFUSED
+    assert done.err.startswith("appvss: the broker refused: /nowhere is no mount point\n")
+    assert (peer.begin, (tmp_path / "ran").exists()) == (None, False)
+
+
+def plan(peer: BrokerPeer, path: str) -> None:
+    """Make the file system that carries `path` one that would be frozen."""
+    mount = mountinfo.read().carrying(os.fsencode(os.path.realpath(path)))
+    assert mount is not None
+    del peer.filesystems.planned[1:]
+    peer.filesystems.planned[0].path = os.fsdecode(mount.path)
+    peer.filesystems.planned[0].device = mount.device
+
+
+@pytest.mark.parametrize("options", [["--mount", "/"], ["--all"]])
+async def test_the_root_file_system_is_refused_without_force(peer: BrokerPeer, run, options: list[str]) -> None:
+    plan(peer, "/")
+    done = await run(*options, "true")
+    assert done.code == ExitCode.USAGE
+    assert done.err.startswith("appvss: / would be frozen, which carries the root file system: this terminal, every ")
+    assert "--force" in done.err
+    assert peer.begin is None
+    assert (await run(*options, "--force", "true")).code == 0
+    assert peer.begin is not None
+
+
+async def test_what_is_left_out_is_said_before_and_in_json(peer: BrokerPeer, run) -> None:
+    left = peer.filesystems.left.add(path="/", device="8:1", type="ext4", reason="the terminal might hang")
+    left.outcome = types_pb2.FILESYSTEM_OUTCOME_EXCLUDED
+    assert (await run("true")).err.startswith("appvss: / is not frozen: the terminal might hang\nappvss: cycle c-1: ")
+    assert (await run("--json", "true")).document["notes"] == ["/ is not frozen: the terminal might hang"]
+    assert "/ is not frozen" not in (await run("--all", "true")).err
+
+
+async def test_output_to_a_file_that_would_be_frozen_is_refused(
+    peer: BrokerPeer, freeze: Freeze, tmp_path: Path
+) -> None:
+    plan(peer, str(tmp_path))
+    with (tmp_path / "out").open("wb") as out:
+        done = await ended(await freeze("--force", "echo", "x", stdout=out))
+    assert done.code == ExitCode.USAGE
+    assert done.err.startswith(f"appvss: stdout goes to {tmp_path}/out on /")
+    assert "the thaw for the command" in done.err
+    assert peer.begin is None
+    with (tmp_path / "err").open("wb") as err:
+        done = await ended(await freeze("--force", "true", stderr=err))
+    assert done.code == ExitCode.USAGE
+    assert (tmp_path / "err").read_text().startswith("appvss: stderr goes to ")
+    with (tmp_path / "out").open("wb") as out:  # what is not frozen is no matter
+        assert (await ended(await freeze("--no-filesystems", "echo", "x", stdout=out))).code == 0
+    assert (tmp_path / "out").read_text() == "x\n"
+
+
+async def test_a_working_directory_that_would_be_frozen_is_told(peer: BrokerPeer, run) -> None:
+    plan(peer, str(ROOT))
+    done = await run("--force", "true")
+    assert done.code == 0
+    assert "is frozen: the command must write elsewhere\n" in done.err
+
+
+async def test_a_freeze_inside_a_hold_is_refused_at_once(peer: BrokerPeer, run) -> None:
+    inner = f"{shlex.join(PROGRAM)} freeze --runtime-directory {peer.directory} true"
+    done = await run("sh", "-c", inner)
+    assert done.code == ExitCode.COMMAND_FAILED
+    assert done.err.startswith("appvss: this is the inside of a hold already: APPVSS_CYCLE is c-1\nHINT: Nothing was ")
+    assert f"the command ended with code {int(ExitCode.REFUSED)}" in done.err
+
+
+def only_child(pid: int) -> tuple[int, str]:
+    """The child of a process, and its command line."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child), Path(f"/proc/{child}/cmdline").read_text()
+
+
+async def test_the_command_waits_for_the_hold_in_the_process_that_runs_it(peer: BrokerPeer, freeze: Freeze) -> None:
+    peer.hold_script = ["wait", "held", "finish", GOOD]
+    process = await freeze("sh", "-c", SAY_AND_STAY)
+    await reached(peer.begun)
+    waiting, line = await asyncio.to_thread(only_child, process.pid)
+    assert "gate.py" in line
+    peer.go_on.set()
+    assert await said(process) == waiting
+    process.send_signal(signal.SIGTERM)
+    assert (await ended(process)).code == 128 + signal.SIGTERM

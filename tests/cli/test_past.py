@@ -105,6 +105,11 @@ async def test_show_has_everything_and_takes_the_beginning_of_an_id(three: Broke
     assert "\n- web vetoed: a deployment is running\n" in done.out
     assert "orders-db[eu]: lsn = 0/16B3748\n" in done.out
     assert "web: a deployment is running (trying again soon may help)\n" in done.out
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["/srv", "8:2", "xfs", "held", "7.0ms"] in rows
+    assert ["/media/stick", "8:17", "exfat", "unfreezable", "-"] in rows
+    assert "not frozen, it is read-only: /cdrom\n" in done.out
+    assert "/media/stick: exfat has no freeze\n" in done.out
     assert "   +0.0ms  cycle_began         freeze by appvss freeze through local\n" in done.out
     assert "    +1.5s  phase_changed       -> holding\n" in done.out
     assert all(len(line) <= 80 for line in done.out.splitlines())

@@ -23,15 +23,21 @@ async def test_status_in_lines(ask: Ask) -> None:
     done = await ask("status")
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[:7] == [
+    assert lines[:12] == [
         "broker         appvss/0.1.0, process 4711, running for 2h05m",
         "sockets        /run/appvss",
         "configuration  /etc/appvss/broker.toml",
         "history        kept in /var/lib/appvss, 12 cycles",
         "cycle          c-2, holding for 1.5s",
         "held           everything, for 1.5s, 58.5s left; `appvss thaw` ends it now",
+        "file systems   THE KERNEL DOES NOT COME BACK; the guardian is process 4712; the",
+        "               kernel has not come back from the freeze of /var/lib/slow for",
+        "               20.0s; see what its disk does",
+        "               - /srv is frozen for 1.5s",
+        "               - /var/lib/slow hangs in the kernel",
         "apps           2 registered; expected and not there: billing",
     ]
+    lines = lines[5:]
     assert lines[7].startswith("last cycle     c-1, filesystem, 2026-03-0")
     assert lines[8] == "               by appvss freeze (local)"
     assert lines[9:12] == [
@@ -47,7 +53,7 @@ async def test_status_in_lines(ask: Ask) -> None:
 
 async def test_status_of_a_broker_that_has_done_nothing_yet(peer: BrokerPeer, ask: Ask) -> None:
     peer.status.cycle = peer.status.configuration = ""
-    for field in ("last_cycle", "absent_apps", "held_for", "hold_left", "history"):
+    for field in ("last_cycle", "absent_apps", "held_for", "hold_left", "history", "freezer"):
         peer.status.ClearField(field)
     out = (await ask("status")).out
     assert "configuration  built-in values\n" in out
@@ -56,6 +62,7 @@ async def test_status_of_a_broker_that_has_done_nothing_yet(peer: BrokerPeer, as
     assert "last cycle     none is known\n" in out
     assert "held" not in out
     assert "history" not in out
+    assert "file systems" not in out
 
 
 async def test_status_names_a_restored_machine_a_failing_history_and_who_is_set_aside(

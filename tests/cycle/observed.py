@@ -23,6 +23,7 @@ from appvss.cycle.effects import (
     EndCycle,
     FreezeFilesystems,
     InspectPaths,
+    PrepareFilesystems,
     ThawFilesystems,
     WatchPaths,
     WriteJournal,
@@ -132,7 +133,7 @@ class Observed(World):
         """The sources in whose last snapshot a required app was free: none must be told that all went well."""
         self.assured: set[str] = set()
         """The sources whose thaw was told so in the running cycle."""
-        self.freezer: deque[FreezeFilesystems | ThawFilesystems] = deque()
+        self.freezer: deque[PrepareFilesystems | FreezeFilesystems | ThawFilesystems] = deque()
         self.are_filesystems_asked = False
         self.writes: deque[WriteJournal] = deque()
         """What the disk has been asked to keep, when it is not written at once."""
@@ -210,6 +211,8 @@ class Observed(World):
             case AskPrepare() | AskFreeze() | AskThaw() | AskAbort():
                 if self.apps[effect.app].is_connected:
                     self.apps[effect.app].inbox.append(effect)
+            case PrepareFilesystems():
+                self.freezer.append(effect)
             case FreezeFilesystems():
                 self.freezer.append(effect)
                 self.are_filesystems_asked = True

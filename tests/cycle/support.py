@@ -18,6 +18,7 @@ from appvss.cycle.effects import (
     EndCycle,
     FreezeFilesystems,
     InspectPaths,
+    PrepareFilesystems,
     RefuseInput,
     ThawFilesystems,
     WriteJournal,
@@ -35,6 +36,8 @@ from appvss.cycle.inputs import (
     DeadlinePassed,
     FilesystemsFailed,
     FilesystemsFrozen,
+    FilesystemsLost,
+    FilesystemsPrepared,
     FilesystemsThawed,
     FreezeRequested,
     Input,
@@ -50,6 +53,7 @@ from appvss.cycle.machine import Machine
 from appvss.cycle.state import AppState, CycleSettings
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
 from appvss.model.event import EventKind
+from appvss.model.filesystem import FilesystemChoice, FilesystemPart, Scope
 from appvss.model.instant import Instant
 from appvss.model.journal import JournalEntry, Stage
 from appvss.model.phase import Phase
@@ -211,10 +215,12 @@ class World:
         hold: timedelta = HOLD,
         supersedes: bool = False,
         overlap: Overlap = Overlap.REFUSE,
+        scope: Scope = Scope.NONE,
     ) -> Request:
         self.requests += 1
         number, requester, rehearses = str(self.requests), f"{source} host", source == REHEARSAL
-        return Request(number, source, kind, requester, self.now + limit, reserve, hold, supersedes, overlap, rehearses)
+        how = (reserve, hold, supersedes, overlap, rehearses, FilesystemChoice(scope))
+        return Request(number, source, kind, requester, self.now + limit, *how)
 
     def check(
         self,
@@ -236,8 +242,9 @@ class World:
         hold: timedelta = HOLD,
         supersedes: bool = False,
         overlap: Overlap = Overlap.REFUSE,
+        scope: Scope = Scope.NONE,
     ) -> Request:
-        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap)
+        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap, scope)
         self.feed(FreezeRequested(request, f"c{request.id}"))
         return request
 
@@ -297,14 +304,24 @@ class World:
 
     # -- the freezer
 
-    def filesystems_froze(self, frozen: bool = True, cycle: str = "") -> list[Effect]:
-        return self.feed(FilesystemsFrozen(cycle or self.machine.cycle, frozen))
+    def filesystems_prepared(
+        self, *parts: FilesystemPart, doubts: tuple[str, ...] = (), cycle: str = ""
+    ) -> list[Effect]:
+        return self.feed(FilesystemsPrepared(cycle or self.machine.cycle, parts, doubts))
 
-    def filesystems_failed(self, reason: str = "no space", cycle: str = "") -> list[Effect]:
-        return self.feed(FilesystemsFailed(cycle or self.machine.cycle, reason))
+    def filesystems_froze(
+        self, frozen: bool = True, *parts: FilesystemPart, doubts: tuple[str, ...] = (), cycle: str = ""
+    ) -> list[Effect]:
+        return self.feed(FilesystemsFrozen(cycle or self.machine.cycle, frozen, parts, doubts))
 
-    def filesystems_thawed(self, unbroken: bool = True, reason: str = "", cycle: str = "") -> list[Effect]:
-        return self.feed(FilesystemsThawed(cycle or self.machine.cycle, unbroken, reason))
+    def filesystems_failed(self, reason: str = "no space", *parts: FilesystemPart, cycle: str = "") -> list[Effect]:
+        return self.feed(FilesystemsFailed(cycle or self.machine.cycle, reason, parts))
+
+    def filesystems_lost(self, reason: str = "the guardian has died", cycle: str = "") -> list[Effect]:
+        return self.feed(FilesystemsLost(cycle or self.machine.cycle, reason))
+
+    def filesystems_thawed(self, unbroken: bool = True, reason: str = "", *lost: str, cycle: str = "") -> list[Effect]:
+        return self.feed(FilesystemsThawed(cycle or self.machine.cycle, unbroken, reason, lost))
 
     # -- the journal and the witness
 
@@ -458,6 +475,8 @@ def _words(effects: list[Effect]) -> Iterator[str]:
                 yield f"thaw {app}"
             case AskAbort(app=app):
                 yield f"abort {app}"
+            case PrepareFilesystems():
+                yield "prepare filesystems"
             case FreezeFilesystems():
                 yield "freeze filesystems"
             case ThawFilesystems():

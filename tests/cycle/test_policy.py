@@ -27,6 +27,7 @@ def verdict(
     ended: str = "",
     frozen: bool = False,
     doubt: str = "",
+    missing: tuple[str, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Verdict:
     return judge(
@@ -36,6 +37,8 @@ def verdict(
         ended_by=ended,
         filesystems_frozen=frozen,
         filesystems_doubt=doubt,
+        filesystems_missing=missing,
+        filesystems=(),
         journal_notes=notes,
         hold=timedelta(seconds=1),
     )
@@ -56,6 +59,8 @@ def verdict(
         (verdict(part("a", HELD), frozen=True, ended="forced"), Level.CRASH),
         (verdict(part("a", HELD), frozen=True, doubt="thawed early"), Level.CRASH),
         (verdict(part("a", Outcome.HOLD_LOST), frozen=True, doubt="thawed early"), Level.CRASH),
+        (verdict(part("a", HELD), frozen=True, missing=("/mnt has no freeze",)), Level.CRASH),
+        (verdict(frozen=True, missing=("/mnt has no freeze",)), Level.CRASH),
         (verdict(part("a", HELD), go_on=False), Level.FAILED),
     ],
 )

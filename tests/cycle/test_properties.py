@@ -190,7 +190,7 @@ class Lives(RuleBasedStateMachine):
         if isinstance(asked, ThawFilesystems):
             self.world.filesystems_thawed(went_well, cycle=asked.cycle)
         elif went_well:
-            self.world.filesystems_froze(frozen, asked.cycle)
+            self.world.filesystems_froze(frozen, cycle=asked.cycle)
         else:
             self.world.filesystems_failed(cycle=asked.cycle)
 

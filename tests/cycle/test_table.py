@@ -9,10 +9,19 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw, InspectPaths, WriteJournal
+from appvss.cycle.effects import (
+    AskAbort,
+    AskFreeze,
+    AskPrepare,
+    AskThaw,
+    InspectPaths,
+    PrepareFilesystems,
+    WriteJournal,
+)
 from appvss.cycle.inputs import AppFroze, AppReady, AppThawed, DeadlinePassed, Input, RegistrationChanged
 from appvss.cycle.table import RESTING, RUNNING, TABLE
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
+from appvss.model.filesystem import Scope
 from appvss.model.journal import Stage
 from appvss.model.phase import Phase
 from appvss.model.policy import Overlap
@@ -73,7 +82,9 @@ class Walk:
             (3, lambda: self.world.lose_hold(self._app())),
             (14, self._confirm),
             (2, lambda: self.world.confirm(self._app(), unbroken=self._one_in(2))),
+            (4, self._prepare_filesystems),
             (7, lambda: self.world.filesystems_froze(self._one_in(2))),
+            (1, self.world.filesystems_lost),
             (1, self.world.filesystems_failed),
             (5, lambda: self.world.filesystems_thawed(self._one_in(2))),
             (4, self._write_journal),
@@ -132,7 +143,8 @@ class Walk:
             self.world.check(source, limit, supersedes, overlap)
         else:
             hold = self.random.choice([HOLD, 4 * SECOND])
-            self.world.freeze(source, limit, hold=hold, supersedes=supersedes, overlap=overlap)
+            scope = self.random.choice([Scope.NONE, Scope.NONE, Scope.ALL])
+            self.world.freeze(source, limit, hold=hold, supersedes=supersedes, overlap=overlap, scope=scope)
 
     def _lose_source(self) -> None:
         self.world.lose_source(self._source(), self.random.choice(["", str(self.world.requests)]))
@@ -148,6 +160,10 @@ class Walk:
         for effect in self.world.sent[-30:]:
             if isinstance(effect, AskThaw | AskAbort) and not self._one_in(5):
                 self.world.feed(AppThawed(effect.app, effect.cycle, unbroken=True))
+
+    def _prepare_filesystems(self) -> None:
+        if any(isinstance(effect, PrepareFilesystems) for effect in self.world.sent[-30:]):
+            self.world.filesystems_prepared()
 
     def _write_journal(self) -> None:
         stage = self.random.choice(list(Stage))

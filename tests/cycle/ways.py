@@ -21,6 +21,8 @@ from appvss.cycle.inputs import (
     DeadlinePassed,
     FilesystemsFailed,
     FilesystemsFrozen,
+    FilesystemsLost,
+    FilesystemsPrepared,
     FilesystemsThawed,
     FreezeRequested,
     Input,
@@ -34,6 +36,7 @@ from appvss.cycle.inputs import (
 )
 from appvss.cycle.table import THAWING
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
+from appvss.model.filesystem import Scope
 from appvss.model.journal import JournalApp, JournalEntry, Stage
 from appvss.model.phase import Phase
 from appvss.model.policy import Overlap
@@ -232,6 +235,38 @@ def shared(phase: Phase) -> World:
     return _along(world, phase, steps)
 
 
+def freezing_filesystems_too(phase: Phase) -> World:
+    """File systems are to be frozen with the one app; what is left of `preparing` is their part."""
+    world = World()
+    world.register("a", prepares=True)
+    steps: list[tuple[Phase, Callable[[], object]]] = [
+        (Phase.REQUESTED, lambda: world.freeze("local", scope=Scope.ALL)),
+        (Phase.PREPARING, lambda: world.ready("a")),
+        (Phase.FREEZING_APPS, world.filesystems_prepared),
+        (Phase.CERTIFYING, lambda: world.ack("a")),
+        (Phase.FREEZING_FILESYSTEMS, lambda: None),
+        (Phase.HOLDING, world.filesystems_froze),
+        (Phase.ABORTING, world.force),
+    ]
+    return _along(world, phase, steps)
+
+
+def freezing_filesystems_alone(phase: Phase) -> World:
+    """File systems are to be prepared, and no app takes part."""
+    if phase is not Phase.PREPARING:
+        raise Usual
+    world = World()
+    world.freeze("local", scope=Scope.ALL)
+    return world
+
+
+def slow_with_filesystems(phase: Phase) -> World:
+    """The only app has come while file systems are prepared, and needs more time to freeze than there is."""
+    world = freezing_filesystems_alone(phase)
+    world.register("a", needs=LIMIT)
+    return world
+
+
 def finished(phase: Phase) -> World:
     """As `shared`; the hold lasts for the one that has joined alone."""
     if phase is not Phase.HOLDING:
@@ -333,6 +368,8 @@ def values(world: World, input: type[Input]) -> list[Input]:
         AppThawed: [AppThawed(app, cycle, unbroken) for app, cycle in apps for unbroken in both],
         FilesystemsFrozen: [FilesystemsFrozen(cycle, frozen) for cycle in cycles for frozen in both],
         FilesystemsFailed: [FilesystemsFailed(cycle, "broken") for cycle in cycles],
+        FilesystemsPrepared: [FilesystemsPrepared(cycle) for cycle in cycles],
+        FilesystemsLost: [FilesystemsLost(cycle, "the guardian has died") for cycle in cycles],
         FilesystemsThawed: [FilesystemsThawed(cycle, unbroken) for cycle in cycles for unbroken in both],
         JournalWritten: [JournalWritten(cycle, stage) for cycle, stage in stages],
         JournalFailed: [JournalFailed(cycle, stage, "full") for cycle, stage in stages],
@@ -380,6 +417,9 @@ def _ways() -> Iterator[tuple[Way, Phase]]:
         seldom,
         empty,
         shared,
+        freezing_filesystems_too,
+        freezing_filesystems_alone,
+        slow_with_filesystems,
         finished,
         rehearsing,
         alone_rehearsing,

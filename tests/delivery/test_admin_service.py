@@ -44,10 +44,13 @@ async def test_status_of_a_broker_at_rest() -> None:
         assert not status.HasField("phase_for")
         assert not status.HasField("last_cycle")
         assert status.uptime.ToTimedelta() > timedelta(0)
-        assert {source.name: (source.mode, source.condition) for source in status.sources} == {
+        found = {source.name: (source.mode, source.condition) for source in status.sources}
+        assert {name: found[name] for name in ("freebsd", "local", "hook")} == {
             "freebsd": ("off", "off"),
             "local": ("automatic", "serving"),
+            "hook": ("automatic", "serving"),
         }
+        assert status.freezer.condition in ("off", "ready", "lost")
         assert (status.runtime_directory, status.configuration) == (str(broker.runtime_directory), str(broker.file))
         assert await broker.apps() == []
         assert await broker.cycles() == []

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from appvss import contract
-from appvss.delivery.admin_service import RequesterService
+from appvss.delivery.requester_service import RequesterService
 from appvss.model.verdict import Verdict
 from appvss.v1 import admin_pb2, app_pb2, requester_pb2, requester_pb2_grpc, types_pb2
 from tests.support.app_process import app_process
@@ -278,8 +278,14 @@ class Silent:
     def abandon(self, reason: str) -> None:
         self.abandoned.put_nowait(reason)
 
-    def begin(self, requester: str, freeze_budget: timedelta | None, hold_limit: timedelta | None) -> Silent:
+    def begin(self, *wanted: object) -> Silent:
         return self
+
+    async def freeze(self, *wanted: object) -> Silent:
+        raise AssertionError(wanted)
+
+    async def thaw(self) -> None:
+        raise AssertionError
 
     async def rehearsed(self, cycle: str) -> requester_pb2.RehearseResponse:
         raise AssertionError(cycle)
@@ -288,7 +294,7 @@ class Silent:
 async def test_broker_that_stops_ends_the_call_and_abandons_the_hold(directory: Path) -> None:
     silent = Silent()
     server = grpc.aio.server(options=contract.SERVER_OPTIONS)
-    service = RequesterService(silent, silent, silent.rehearsed)
+    service = RequesterService(silent, silent, silent, silent.rehearsed)
     requester_pb2_grpc.add_RequesterServiceServicer_to_server(service, server)
     server.add_insecure_port(f"unix:{directory}/a.sock")
     await server.start()

@@ -16,10 +16,11 @@ from appvss.model import errors
 from appvss.model.errors import AppvssError, ExitCode
 from appvss.model.event import EventKind
 from appvss.model.phase import Phase
+from appvss.sdk.admin_filesystems import survey_of
 from appvss.sdk.admin_values import app_of, event_of, status_of, summary_of
 from tests.docs import tables
 from tests.docs.tables import DOCS, ROOT, section
-from tests.sdk.broker_peer import apps, event, status, summary
+from tests.sdk.broker_peer import apps, event, filesystems, status, summary
 
 PACKAGE = ROOT / "appvss"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
@@ -67,6 +68,8 @@ FIELDS: dict[str, Mapping[str, object]] = {
     "### source": documents.status(status_of(status()))["sources"][0],  # type: ignore[index]  # it is a list
     "### cycle": documents.summary(summary_of(summary())),
     "### verdict": documents.verdict(summary_of(summary()).verdict),
+    "### file system": documents.filesystem(summary_of(summary()).verdict.filesystems[0]),
+    "## `filesystems`": documents.filesystems(survey_of(filesystems())),
     "### outcome": documents.outcome(summary_of(summary()).verdict.outcomes[0]),
     "### app": documents.app(app_of(apps()[0])),
 }

@@ -20,7 +20,7 @@ import pytest
 
 from appvss.model.errors import ExitCode
 from appvss.sdk.testing import FakeBroker
-from tests.simulator.freebsd.conftest import requires_fuse
+from tests.simulator.conftest import requires_fuse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

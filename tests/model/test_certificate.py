@@ -20,6 +20,7 @@ from appvss.model import certificate as module
 from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.certificate import Certificate, examine, issue, read_certificate
 from appvss.model.errors import CertificateEdited, CertificateInvalid, CertificateUnmatched, ExitCode
+from appvss.model.filesystem import FilesystemOutcome, FilesystemPart
 from appvss.model.instant import Instant
 from appvss.model.journal import JournalApp, JournalEntry, Stage
 from appvss.model.past import PastCycle
@@ -359,6 +360,19 @@ def test_hold_that_was_lost_after_the_certificate_is_what_counts() -> None:
     found = examine(WHOLE, past(WHOLE.text(), *lost, level=Level.FAILED, reasons=("it wrote.",), hold=None))
     assert (found.level, found.is_proven) == (Level.FAILED, True)
     assert found.sentences[2:4] == ("The history completes it: the verdict is failed.", "it wrote.")
+
+
+def test_history_says_which_file_systems_stood_still() -> None:
+    record = past(WHOLE.text(), *HELD)
+    parts = (
+        FilesystemPart("/srv", "8:1", "xfs", FilesystemOutcome.HELD),
+        FilesystemPart("/boot", "8:2", "vfat", FilesystemOutcome.UNFREEZABLE, "it has no freeze"),
+        FilesystemPart("/home", "8:3", "xfs", FilesystemOutcome.SKIPPED),
+    )
+    found = examine(WHOLE, replace(record, verdict=replace(record.verdict, filesystems=parts)))
+    assert "File systems that stood still until the thaw: /srv." in found.sentences
+    assert "File systems that did not: /boot (unfreezable: it has no freeze)." in found.sentences
+    assert not any(sentence.startswith("File systems") for sentence in examine(WHOLE, record).sentences)
 
 
 def test_history_without_the_certificate_proves_nothing() -> None:

@@ -11,9 +11,10 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from appvss.cycle.effects import AskFreeze, AskPrepare, EndCycle, ThawFilesystems
+from appvss.cycle.effects import AskFreeze, AskPrepare, EndCycle, PrepareFilesystems, ThawFilesystems
 from appvss.cycle.inputs import AppFroze, AppLostHold, AppReady, AppThawed, AppVetoed
 from appvss.model.app import AppId, Registration, Requirement
+from appvss.model.filesystem import Scope
 from appvss.model.phase import Phase
 from appvss.model.policy import Overlap
 from tests.cycle.observed import PREPARED_LIMIT, App, Habit, Observed
@@ -175,7 +176,8 @@ class Life:
                 world.check(source, limit, supersedes, overlap)
             case "freeze":
                 hold = draw.choice((5 * SECOND, LONGEST_HOLD))
-                world.freeze(source, LIMIT, LIMIT - limit, hold, supersedes, overlap)
+                scope = draw.choice((Scope.NONE, Scope.ALL))
+                world.freeze(source, LIMIT, LIMIT - limit, hold, supersedes, overlap, scope)
             case "thaw":
                 world.thaw(source, limit)
             case "lost":
@@ -188,7 +190,8 @@ class Life:
     def _all_goes_well_up_to_the_hold(self) -> None:
         self._all_obey()
         self.world.freezer.clear()
-        self.world.freeze(self._draw.choice(SOURCES), supersedes=self._draw.random() < 0.5)
+        scope = self._draw.choice((Scope.NONE, Scope.ALL))
+        self.world.freeze(self._draw.choice(SOURCES), supersedes=self._draw.random() < 0.5, scope=scope)
         self._everything_obeys(self._draw.random() < 0.5)
 
     def _all_seems_well_from_the_hold_on(self) -> None:
@@ -216,10 +219,14 @@ class Life:
         asked = self.world.freezer.popleft()
         if isinstance(asked, ThawFilesystems):
             self.world.filesystems_thawed(well, cycle=asked.cycle)
-        elif well:
-            self.world.filesystems_froze(frozen, asked.cycle)
-        else:
+        elif not well:
             self.world.filesystems_failed(cycle=asked.cycle)
+        elif isinstance(asked, PrepareFilesystems):
+            self.world.filesystems_prepared(cycle=asked.cycle)
+        else:
+            self.world.filesystems_froze(frozen, cycle=asked.cycle)
+            if self._draw.random() < 0.1:
+                self.world.filesystems_lost(cycle=asked.cycle)
 
     def _the_broker_dies(self) -> None:
         self.deaths += 1

@@ -34,7 +34,7 @@ def obey(world: Observed) -> None:
             if type(asked).__name__ == "ThawFilesystems":
                 world.filesystems_thawed(cycle=asked.cycle)
             else:
-                world.filesystems_froze(True, asked.cycle)
+                world.filesystems_froze(True, cycle=asked.cycle)
 
 
 def test_an_app_that_writes_in_its_hold_and_says_nothing_is_found_out() -> None:

@@ -15,6 +15,7 @@ import grpc
 
 from appvss import contract
 from appvss.model.app import AppId, Requirement
+from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, FilesystemPart
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc, types_pb2
 
@@ -47,6 +48,11 @@ DOUBTFUL = Verdict(
     outcomes=(HELD, VETOED, IGNORED),
     reasons=("web vetoed: a deployment is running",),
     hold=timedelta(seconds=3),
+    filesystems=(
+        FilesystemPart("/srv", "8:2", "xfs", FilesystemOutcome.HELD, time_to_freeze=timedelta(milliseconds=7)),
+        FilesystemPart("/media/stick", "8:17", "exfat", FilesystemOutcome.UNFREEZABLE, "exfat has no freeze"),
+        FilesystemPart("/cdrom", "11:0", "ext4", FilesystemOutcome.SKIPPED, "it is read-only"),
+    ),
 )
 FAILED = Verdict("c-1", Level.FAILED, (VETOED,), ("web vetoed: a deployment is running",))
 
@@ -123,6 +129,54 @@ def status() -> admin_pb2.GetStatusResponse:
         ],
         held_for=length(timedelta(seconds=1.5)),
         hold_left=length(timedelta(seconds=58.5)),
+        freezer=admin_pb2.Freezer(
+            mode="linux",
+            condition="hanging",
+            guardian_pid=4712,
+            frozen=[admin_pb2.FrozenFilesystem(path="/srv", since=length(timedelta(seconds=1.5)))],
+            hanging=["/var/lib/slow"],
+            detail="the kernel has not come back from the freeze of /var/lib/slow for 20.0s; see what its disk does",
+        ),
+    )
+
+
+def filesystems() -> admin_pb2.ListFilesystemsResponse:
+    return admin_pb2.ListFilesystemsResponse(
+        scope=types_pb2.FILESYSTEM_SCOPE_ALL,
+        planned=[
+            admin_pb2.PlannedFilesystem(
+                path="/mnt/image", device="990:0", type="ext4", source="/dev/loop0", wave=1, lies_on=["991:2"]
+            ),
+            admin_pb2.PlannedFilesystem(
+                path="/srv", device="991:2", type="xfs", source="/dev/sda2", wave=2, others=["/home"]
+            ),
+        ],
+        left=[
+            admin_pb2.LeftFilesystem(
+                path="/boot/efi",
+                device="991:1",
+                type="vfat",
+                outcome=types_pb2.FILESYSTEM_OUTCOME_EXCLUDED,
+                reason="the configuration leaves it out",
+            ),
+            admin_pb2.LeftFilesystem(
+                path="/media/stick",
+                device="991:17",
+                type="exfat",
+                outcome=types_pb2.FILESYSTEM_OUTCOME_UNFREEZABLE,
+                reason="exfat has no freeze",
+                lowers=True,
+            ),
+        ],
+        warnings=[
+            admin_pb2.FilesystemWarning(
+                kind="overlay",
+                path="/srv",
+                sentence="the upper directory of the overlay /merged lies on /srv: even a look-up beside a writer "
+                "hangs until the thaw",
+                dead_locks=True,
+            )
+        ],
     )
 
 
@@ -196,6 +250,15 @@ class BrokerPeer(admin_pb2_grpc.AdminServiceServicer, requester_pb2_grpc.Request
     """What is told of a cycle, instead of its line in `cycles` and one event."""
     rehearsals: list[requester_pb2.RehearseResponse | tuple[grpc.StatusCode, str]] = field(default_factory=list)
     """What each rehearsal ends with, one after the other; the last one again and again. Empty: never."""
+    filesystems: admin_pb2.ListFilesystemsResponse = field(default_factory=filesystems)
+    choices: list[FilesystemChoice] = field(default_factory=list)
+    """What was asked about file systems."""
+    hook_answer: Verdict | str = "held"
+    """What a freeze of a hook ends with: `held`, `nothing` (an empty answer), or a verdict."""
+    hook_verdict: Verdict | None = GOOD
+    """What a thaw of a hook is told."""
+    hook_is_kept: bool = True
+    hook_begins: list[requester_pb2.Begin] = field(default_factory=list)
     thawed_cycle: str = "c-2"
     failure: tuple[grpc.StatusCode, str] | None = None
     """What every call ends with, instead of its answer."""
@@ -269,6 +332,30 @@ class BrokerPeer(admin_pb2_grpc.AdminServiceServicer, requester_pb2_grpc.Request
         if isinstance(end, tuple):
             await context.abort(*end)
         return end
+
+    async def ListFilesystems(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        self.choices.append(contract.choice_of(request.choice))
+        return self.filesystems
+
+    async def HookFreeze(self, request, context):  # noqa: N802 the contract names it
+        self.hook_begins.append(request.begin)
+        await self._before(context)
+        if isinstance(self.hook_answer, Verdict):
+            ended = requester_pb2.Ended(verdict=contract.verdict_message(self.hook_answer))
+            return requester_pb2.HookFreezeResponse(ended=ended)
+        if self.hook_answer == "nothing":
+            return requester_pb2.HookFreezeResponse()
+        held = requester_pb2.Held(cycle="c-1", hold_limit=length(timedelta(seconds=60)))
+        return requester_pb2.HookFreezeResponse(held=held)
+
+    async def HookThaw(self, request, context):  # noqa: N802 the contract names it
+        await self._before(context)
+        if self.hook_verdict is None:
+            return requester_pb2.HookThawResponse()
+        return requester_pb2.HookThawResponse(
+            verdict=contract.verdict_message(self.hook_verdict), kept=self.hook_is_kept
+        )
 
     async def ForceThaw(self, request, context):  # noqa: N802 the contract names it
         await self._before(context)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from appvss.broker import parts
+from appvss.broker import sources
 from appvss.model.request import Answer
 from appvss.sources.local import LocalSource
 
@@ -26,5 +26,5 @@ class Buggy(LocalSource):
 if __name__ == "__main__":
     from appvss.cli.main import main
 
-    vars(parts)["LocalSource"] = Buggy  # a bug cannot be had in another way
+    vars(sources)["LocalSource"] = Buggy  # a bug cannot be had in another way
     main()

@@ -9,15 +9,19 @@ from typing import Any
 
 import grpc
 
+from appvss import contract
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice
 from appvss.v1 import requester_pb2, types_pb2
 from tests.support.running_broker import BOUND, RunningBroker
 
 FINISH = requester_pb2.HoldRequest(finish=requester_pb2.Finish())
 
 
-def begin(requester: str = "a test", **lengths: timedelta) -> requester_pb2.HoldRequest:
+def begin(
+    requester: str = "a test", filesystems: FilesystemChoice = NO_FILESYSTEMS, **lengths: timedelta
+) -> requester_pb2.HoldRequest:
     """The first message; `lengths` are its `freeze_budget` and `hold_limit`."""
-    message = requester_pb2.Begin(requester=requester)
+    message = requester_pb2.Begin(requester=requester, filesystems=contract.choice_message(filesystems))
     for name, length in lengths.items():
         getattr(message, name).FromTimedelta(length)
     return requester_pb2.HoldRequest(begin=message)
@@ -30,11 +34,17 @@ class HoldCall:
         self.call = call
 
     @classmethod
-    async def begin(cls, broker: RunningBroker, requester: str = "a test", **lengths: timedelta) -> HoldCall:
+    async def begin(
+        cls,
+        broker: RunningBroker,
+        requester: str = "a test",
+        filesystems: FilesystemChoice = NO_FILESYSTEMS,
+        **lengths: timedelta,
+    ) -> HoldCall:
         """Ask for a hold. A call that is refused at once says so in its `ending`."""
         hold = cls(broker.hold())
         with suppress(grpc.aio.AioRpcError):
-            await hold.say(begin(requester, **lengths))
+            await hold.say(begin(requester, filesystems, **lengths))
         return hold
 
     async def say(self, message: requester_pb2.HoldRequest) -> None:

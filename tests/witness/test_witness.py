@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appvss.model.app import AppId
-from appvss.simulator.freebsd.mount import mount, unmount
+from appvss.simulator.fuse.mount import mount, unmount
 from appvss.witness import Witness
 from tests.witness.held import APP, BOUND, CLOCK, MachineClock, begin, said, witness
 

@@ -50,7 +50,7 @@ def device(plan: Plan, daemon: Daemon | None) -> Finding:
             f"{stat.S_IMODE(found.st_mode):o}",
             "Run the broker as root, or as a member of the device's group (devfs.rules).",
         )
-    others = [name for pid, name in holders(path) if daemon is None or not _is_of(pid, daemon.pid)]
+    others = [name for pid, name in holders(path) if daemon is None or not is_of(pid, daemon.pid)]
     if others:
         return problem(
             check,
@@ -114,7 +114,7 @@ def in_fstat(text: str) -> Iterator[tuple[int, str]]:
             yield int(fields[2]), f"process {fields[2]} ({printable(fields[1], 32)})"
 
 
-def _is_of(pid: int, broker: int) -> bool:
+def is_of(pid: int, broker: int) -> bool:
     """Whether a process is the broker, or the child that opens its devices."""
     if pid == broker:
         return True

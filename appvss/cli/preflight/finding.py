@@ -46,6 +46,10 @@ class Plan:
     """The longest hold of any source."""
     origin: str
     """The file; empty: built-in values."""
+    linux_device: Path = Path("/dev/vmbus/hv_vss")
+    linux_device_mode: str = "off"
+    freezes_filesystems: bool = False
+    """Whether this broker would freeze file systems: on Linux, unless it is switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Daemon:
     device: str = ""
     """The FreeBSD device that it has open and serves; empty: it has none. It need not be the configured one: the
     command line goes before the configuration."""
+    linux_device: str = ""
+    """The same for Linux's Hyper-V device."""
 
 
 def ok(check: str, sentence: str) -> Finding:

@@ -1,0 +1,71 @@
+"""Who freezes file systems here, and how the effects for them are carried out: each ends as exactly one input."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+
+from appvss.broker.configuration import Configuration, FilesystemMode
+from appvss.broker.gates import SETTLE_LIMIT
+from appvss.broker.logs import Gate
+from appvss.cycle import effects, inputs
+from appvss.freezer.base import FreezeFailed, Freezer
+from appvss.freezer.linux import LinuxFreezer
+from appvss.freezer.null import NullFreezer
+from appvss.freezer.plan import FilesystemSettings, Plan
+from appvss.freezer.survey import survey
+from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome
+from appvss.sources.base import Clock
+
+
+def freezer_of(configuration: Callable[[], Configuration], clock: Clock) -> Freezer:
+    """Who freezes file systems: on Linux this broker, unless it is configured not to; on FreeBSD the kernel's daemon.
+
+    Args:
+        configuration: what is in force at the moment of each freeze.
+        clock: for how long something is frozen.
+    """
+    at_start = configuration()
+    if at_start.filesystems.mode is FilesystemMode.OFF or not sys.platform.startswith("linux"):
+        return NullFreezer()
+
+    def plan(choice: FilesystemChoice, declared: Sequence[str]) -> Plan:
+        broker, options = configuration().broker, configuration().filesystems
+        own = {"state directory": str(broker.state_directory), "runtime directory": str(broker.runtime_directory)}
+        return survey(choice, declared, own=own, settings=FilesystemSettings(options.exclude, options.unfreezable))
+
+    return LinuxFreezer(plan, at_start.broker.runtime_directory, clock.now, at_start.filesystems.unfreezable)
+
+
+async def prepare(freezer: Freezer, effect: effects.PrepareFilesystems, declared: Sequence[str]) -> inputs.Input:
+    """Have file systems prepared.
+
+    Args:
+        freezer: who does it.
+        effect: what the cycle wants.
+        declared: the paths that the apps of the effect declare.
+    """
+    try:
+        async with asyncio.timeout(effect.budget.total_seconds()):
+            prepared = await freezer.prepare(effect.cycle, effect.choice, declared, effect.budget)
+    except FreezeFailed as error:
+        return inputs.FilesystemsFailed(effect.cycle, str(error), error.parts)
+    except TimeoutError:
+        return inputs.FilesystemsFailed(effect.cycle, "they could not be found, opened and synced in time")
+    return inputs.FilesystemsPrepared(effect.cycle, prepared.parts, prepared.doubts)
+
+
+async def freeze(freezer: Freezer, gate: Gate, effect: effects.FreezeFilesystems) -> inputs.Input:
+    """Have file systems frozen, once nobody writes any more behind the closed gate."""
+    if not gate.is_settled():
+        await asyncio.to_thread(gate.settle, SETTLE_LIMIT)
+    try:
+        async with asyncio.timeout(effect.budget.total_seconds()):
+            frozen = await freezer.freeze(effect.cycle, effect.budget, effect.hold_limit)
+    except FreezeFailed as error:
+        return inputs.FilesystemsFailed(effect.cycle, str(error), error.parts)
+    except TimeoutError:
+        return inputs.FilesystemsFailed(effect.cycle, "the freezer did not answer in its time")
+    is_any_held = any(part.outcome is FilesystemOutcome.HELD for part in frozen.parts)
+    return inputs.FilesystemsFrozen(effect.cycle, is_any_held, frozen.parts, frozen.doubts)
