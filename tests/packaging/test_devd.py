@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from appvss.broker.configuration import FreebsdOptions
+from appvss.broker.source_options import FreebsdOptions
 from tests.packaging.unit import PACKAGING
 
 FILE = PACKAGING / "freebsd" / "appvss.devd.conf"

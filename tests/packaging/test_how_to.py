@@ -43,7 +43,12 @@ ONLY_READ = {
 """Whole-system commands, and the words that may follow."""
 EXITS = {"appvss doctor": {ExitCode.SUCCESS, ExitCode.UNFIT}}
 """Where the machine on which the tests run may have something to say."""
-NO_COMMANDS = {"[Service]", "ReadWritePaths=/srv/appvss"}
+NO_COMMANDS = {
+    "[Service]",
+    "ReadWritePaths=/srv/appvss",
+    "CapabilityBoundingSet=CAP_NET_ADMIN",
+    "RestrictAddressFamilies=AF_NETLINK",
+}
 
 
 def lines(page: Path) -> list[str]:

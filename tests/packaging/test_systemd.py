@@ -49,7 +49,7 @@ def unit() -> Unit:
 def test_systemd_has_nothing_to_say_against_the_unit(tmp_path: Path) -> None:
     installed = shutil.which("true")
     copy = tmp_path / SERVICE.name  # with a command that is there, whether `appvss` is installed here or not
-    copy.write_text(SERVICE.read_text().replace("ExecStart=appvss broker", f"ExecStart={installed}"))
+    copy.write_text(SERVICE.read_text().replace("=appvss ", f"={installed} "))
     done = run(tool("systemd-analyze"), "verify", "--man=no", str(copy))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -134,6 +134,7 @@ def test_the_most_apps_have_descriptors_enough(unit: Unit) -> None:
 
 def test_the_command_is_ours(unit: Unit) -> None:
     assert unit.words("ExecStart") == ["appvss", "broker"]
+    assert unit.words("ExecStopPost") == ["appvss", "thaw", "--filesystems"]
 
 
 def test_no_setting_is_there_twice(unit: Unit) -> None:

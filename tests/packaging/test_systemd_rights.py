@@ -14,14 +14,18 @@ from pathlib import Path
 import pytest
 
 from appvss import contract
+from appvss.model.filesystem import FilesystemChoice, Scope
 from appvss.v1 import types_pb2
 from tests.faults import system_calls
 from tests.faults.system_calls import Trace, tracing
 from tests.packaging.unit import SERVICE, Unit
 from tests.support.app_process import app_process
 from tests.support.holds import HoldCall
+from tests.support.loop_disks import LoopDisks, loop_disks, takes_a_write
 from tests.support.raw_app import attached
 from tests.support.running_broker import APPVSS, BOUND, QUIET, running_broker
+
+__all__ = ["loop_disks"]  # a fixture
 
 NOBODY = 65534
 READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro / && exec "$@"'
@@ -67,6 +71,30 @@ async def test_the_unit_leaves_the_broker_every_right_that_it_needs(
         assert (await broker.status()).history.condition == "keeping"
         assert await broker.terminate() == 0
         assert not [line for line in broker.log if "no right" in line or "WARNING" in line or "Traceback" in line]
+
+
+def locked_kilobytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().partition("VmLck:")[2].split()[0])
+
+
+async def test_the_unit_lets_the_broker_freeze_file_systems_with_its_guardian_in_memory(
+    directory: Path, as_service: tuple[str, ...], loop_disks: LoopDisks
+) -> None:
+    disk = loop_disks.make("data")
+    state = ("--state-directory", str(directory / "state"))
+    async with running_broker(directory=directory, arguments=state, command=(*as_service, *APPVSS)) as broker:
+        choice = FilesystemChoice(Scope.NAMED, (str(disk.path),))
+        hold = await HoldCall.begin(broker, filesystems=choice)
+        await hold.held()
+        status = await broker.status()
+        assert [one.path for one in status.freezer.frozen] == [str(disk.path)]
+        assert locked_kilobytes(status.freezer.guardian_pid) > 0
+        await hold.finish()
+        (part,) = (await hold.verdict()).filesystems
+        assert part.outcome == types_pb2.FILESYSTEM_OUTCOME_HELD
+        assert takes_a_write(disk.path)
+        assert await broker.terminate() == 0
+        assert not [line for line in broker.log if "not locked" in line or "Traceback" in line]
 
 
 def test_what_the_unit_forbids_is_forbidden(as_service: tuple[str, ...]) -> None:
