@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import ack_path, fanout, memory
+from benchmarks import ack_path, fanout, filesystems, memory, window
+from tests.support.loop_disks import why_not
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 AIMS = {10: None, 100: 4.0, 1000: 3.5}
@@ -21,10 +22,16 @@ AIMS = {10: None, 100: 4.0, 1000: 3.5}
 BASE_AIM, APP_AIM = 60.0, 45.0
 """MiB of a broker without apps, and KiB for each app, that are aimed at."""
 
+GUARDIAN_AIM = 20.0
+"""MiB of a guardian that are aimed at."""
+FREEZE_AIMS = {1: None, 3: None, 10: 1.0}
+"""Ratio to fsfreeze that is aimed at, by number of file systems."""
+
 
 def main() -> None:
     """Measure and write."""
-    text = "\n\n".join((_head(), _fanout(), _ack_path(), _memory(), _notes())) + "\n"
+    parts = (_head(), _fanout(), _ack_path(), _filesystems(), _window(), _memory(), _guardian(), _notes())
+    text = "\n\n".join(parts) + "\n"
     PAGE.write_text(text, encoding="utf-8")
     print(text)
 
@@ -74,6 +81,61 @@ def _ack_path() -> str:
 **{found.share:.0%}** of the whole way is not the apps'."""
 
 
+def _filesystems() -> str:
+    early, late = (f"{size // 1024:,} KiB" for size in (filesystems.EARLY, filesystems.LATE))
+    rows = [
+        "## Freezing file systems, against fsfreeze one after the other",
+        "",
+        f"ext4 on loop devices, their images on this machine's disk. Each file system got {early} of new data before,",
+        f"and {late} right before the freeze; nobody has synced them. Both sides freeze the same ones in turns;",
+        f"medians of {filesystems.ROUNDS} rounds. *prepare* is find, open and sync: apps go on meanwhile. *freeze*",
+        "is what they wait for. fsfreeze(8) of util-linux is called by a shell that runs already.",
+        "",
+        "| file systems | prepare, ms | freeze, ms | fsfreeze, ms | ratio | aimed at | with the prepare |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    if why := why_not("ext4"):
+        return "\n".join((*rows[:2], f"Not measured: {why}."))
+    for found in filesystems.measure(tuple(FREEZE_AIMS)):
+        aim = FREEZE_AIMS[found.filesystems]
+        aimed = "-" if aim is None else f"at most {aim}"
+        times = f"{found.prepare} | {found.freeze} | {found.fsfreeze} | **{found.ratio}**"
+        rows.append(f"| {found.filesystems} | {times} | {aimed} | {found.whole_ratio} |")
+    return "\n".join(rows)
+
+
+def _window() -> str:
+    rows = [
+        "## From FREEZE read on Linux's Hyper-V device to the reply written",
+        "",
+        "Through the simulated device, with the whole cycle: prepare, journal and certificate on disk, idle apps, file",
+        "systems as above. Of the window nobody is held while file systems are found, opened and synced (*prepared*);",
+        "*frozen* is their freeze alone. Medians, but for *longest*.",
+        "",
+        "| file systems | apps | window, ms | longest, ms | prepared, ms | frozen, ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    if why := why_not("ext4"):
+        return "\n".join((*rows[:2], f"Not measured: {why}."))
+    for found in window.measure():
+        times = f"{found.whole} | {found.longest} | {found.prepared} | {found.frozen}"
+        rows.append(f"| {found.filesystems} | {found.apps} | {times} |")
+    return "\n".join(rows)
+
+
+def _guardian() -> str:
+    if why := why_not("ext4"):
+        return f"## Memory of the guardian\n\nNot measured: {why}."
+    found = filesystems.guardian_memory()
+    return f"""## Memory of the guardian
+
+| | resident, MiB | aimed at |
+| --- | --- | --- |
+| the guardian | {found.resident:.1f} | at most {GUARDIAN_AIM} |
+| the largest of its {found.filesystems} children, one for each file system that is held | {found.child:.1f} | - |
+| all together, what they share counted once (PSS) | {found.together:.1f} | - |"""
+
+
 def _memory() -> str:
     rows = [
         "## Memory of the broker",
@@ -98,6 +160,9 @@ def _notes() -> str:
   apps are quiet. Neither is waited for longer than a second (`appvss/cycle/journaling.py`).
 - Watched paths cost a look beside the other acks, and one before the thaw, which waits for that a second at most
   (`appvss/witness/witness.py`).
+- One FIFREEZE waits for the kernel's readers of that file system (RCU) and for its journal, mostly asleep. The guardian
+  has a child for each file system, so that they wait at the same time (`appvss/freezer/guardian.py`); and what is dirty
+  is synced before the first app is asked to freeze.
 - `grpc.http2.bdp_probe = 0` on both sides takes a fifth off the server's work: the probe sends a ping of its own with
   nearly every small message (`appvss/contract.py`).
 - A message that goes to many apps is encoded once (`appvss/broker/encoder.py`).

@@ -18,6 +18,9 @@ from appvss.sdk.admin import AdminClient
 from benchmarks.processes import COMMAND, PATIENCE, broker, idle_apps, wait_until
 
 APPS = 10
+SECTION = '[sources.freebsd]\nmode = "required"\ndevice = "{device}"\n'
+_DEVICES = {"freebsd": ("hv_appvss_dev", "freebsd"), "linux": ("hv_vss", "linux_hv_vss")}
+"""The file and the source, by the system that is played."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,17 @@ class AckPath:
 
 
 class Host:
-    """`appvss simulate freebsd`, driven through its pipes."""
+    """`appvss simulate`, driven through its pipes.
 
-    def __init__(self, folder: Path) -> None:
-        self.device = folder / "dev" / "hv_appvss_dev"
-        command = [*COMMAND, "simulate", "freebsd", str(folder / "dev"), "--json"]
+    Args:
+        folder: gets `dev`, where the devices are.
+        system: `freebsd` or `linux`.
+    """
+
+    def __init__(self, folder: Path, system: str = "freebsd") -> None:
+        name, self._source = _DEVICES[system]
+        self.device = folder / "dev" / name
+        command = [*COMMAND, "simulate", system, str(folder / "dev"), "--json"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._until("ready")
 
@@ -60,6 +69,10 @@ class Host:
                 return messages
         raise SystemExit("the simulator has ended; it needs /dev/fuse and the right to mount")
 
+    def is_served(self, client: AdminClient) -> bool:
+        """Whether the broker serves the device."""
+        return any(each.name == self._source and each.condition == "serving" for each in client.status().sources)
+
     def close(self) -> None:
         """Unmount and end."""
         self._process.terminate()
@@ -72,8 +85,11 @@ def measure(rounds: int = 200) -> AckPath:
         folder = Path(name)
         host = Host(folder)
         try:
-            with broker(folder, host.device) as (_, client), idle_apps(folder, client, APPS, processes=2):
-                wait_until(lambda: _serves(client), "the device")
+            with (
+                broker(folder, sections=SECTION.format(device=host.device)) as (_, client),
+                idle_apps(folder, client, APPS, processes=2),
+            ):
+                wait_until(lambda: host.is_served(client), "the device")
                 totals, own = [], []
                 for _ in range(rounds):
                     total, apps = _one(host, client)
@@ -86,22 +102,19 @@ def measure(rounds: int = 200) -> AckPath:
     return AckPath(rounds, *(round(part, 2) for part in parts), share=round(share, 2))
 
 
-def _serves(client: AdminClient) -> bool:
-    return any(source.name == "freebsd" and source.condition == "serving" for source in client.status().sources)
-
-
 def _one(host: Host, client: AdminClient) -> tuple[float, float]:
     """Milliseconds from POLLIN to WRITE, and from the broker's question to its last ack."""
     events = [message for message in host.ask("freeze") if message["message_type"] == "device_event"]
-    waiting = next(_time(event) for event in events if event["kind"] == "received")
-    written = next(_time(event) for event in events if event["kind"] == "wrote" and event["side"] == "app")
+    waiting = next(time_of(event) for event in events if event["kind"] == "received")
+    written = next(time_of(event) for event in events if event["kind"] == "wrote" and event["side"] == "app")
     host.ask("thaw")
     outcomes = client.cycles(limit=1)[0].verdict.outcomes
     slowest = max(part.time_to_freeze.total_seconds() for part in outcomes if part.time_to_freeze is not None)
     return (written - waiting).total_seconds() * 1000, slowest * 1000
 
 
-def _time(event: dict[str, Any]) -> datetime:
+def time_of(event: dict[str, Any]) -> datetime:
+    """When a device event was."""
     return datetime.fromisoformat(event["time"])
 
 

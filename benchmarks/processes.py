@@ -23,10 +23,8 @@ CONFIGURATION = """\
 runtime_directory = "{folder}/run"
 state_directory = "{folder}/state"
 log_level = "warning"
-[sources.freebsd]
-mode = "{mode}"
-device = "{device}"
 """
+NO_DEVICE = '[sources.freebsd]\nmode = "off"\n'
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -39,11 +37,15 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def broker(folder: Path, device: Path | None = None) -> Iterator[tuple[subprocess.Popen[bytes], AdminClient]]:
-    """The real broker with its sockets in `folder`/run, and a client of it."""
-    mode, path = ("required", device) if device is not None else ("off", "/dev/hv_appvss_dev")
+def broker(folder: Path, sections: str = NO_DEVICE) -> Iterator[tuple[subprocess.Popen[bytes], AdminClient]]:
+    """The real broker with its sockets in `folder`/run, and a client of it.
+
+    Args:
+        folder: for everything that the broker has.
+        sections: what its configuration says besides.
+    """
     file = folder / "broker.toml"
-    file.write_text(CONFIGURATION.format(folder=folder, mode=mode, device=path))
+    file.write_text(CONFIGURATION.format(folder=folder) + sections)
     process = subprocess.Popen([*COMMAND, "broker", "--config", str(file)])
     client = AdminClient(folder / "run")
     try:
