@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := samples/nodejs/node_modules/.installed
 
-.PHONY: help demo test soak lint proto bench clean
+.PHONY: help demo test test-vm soak lint proto bench clean
 
 help: ## List the verbs.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 demo: $(VENV)/.ready ## Show the main job: freeze, copy, thaw, verdict, proof. Under a minute.
 	@$(BIN)/python -m samples.demo
@@ -16,10 +16,17 @@ test: lint $(NODE) $(VENV)/.fuse $(VENV)/.tools ## Run every check and every tes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov=appvss --cov-report=
 	$(BIN)/python scripts/check_coverage.py
 
+test-vm: $(VENV)/.ready ## Run what needs a kernel of its own, in an emulated machine: real drivers, real agent. 4 minutes.
+	sh scripts/setup vm
+	$(BIN)/python -m tests.vm.build
+	$(BIN)/python -m pytest -p no:xdist tests/vm
+
 COUNT ?= 500
 SEED ?= 1
-soak: $(VENV)/.ready $(VENV)/.fuse $(VENV)/.tools ## Break real processes at random: make soak COUNT=500 SEED=1. Takes its time.
+DEATHS ?= 100
+soak: $(VENV)/.ready $(VENV)/.fuse $(VENV)/.tools ## Break real processes at random: make soak COUNT=500 SEED=1 DEATHS=100.
 	$(BIN)/python -m tests.faults.soak --count $(COUNT) --seed $(SEED)
+	$(BIN)/python -m tests.faults.linux_soak --count $(DEATHS) --seed $(SEED)
 
 lint: $(VENV)/.ready $(VENV)/proto/.ready ## Run the checks that need no test: style, types, imports, proto.
 	$(BIN)/ruff format --check -q .

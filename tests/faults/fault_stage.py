@@ -15,7 +15,7 @@ from pathlib import Path
 from appvss import contract
 from appvss.cli.broker import broker as broker_command
 from appvss.model.errors import SimulatorUnavailable
-from appvss.simulator.freebsd import mount
+from appvss.simulator.fuse import mount
 from tests.end_to_end.support.leftovers import TAG
 from tests.end_to_end.support.stage import Stage, configuration
 from tests.faults import disk, seam

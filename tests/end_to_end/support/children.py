@@ -105,16 +105,17 @@ class Child:
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self.process.kill()
-        self._close_input()
+        self.close_input()
         await self.ended()
 
     def let_go(self) -> None:
         """End it, at the end of a test. Does not wait."""
         if self.process.returncode is None:
             self.process.kill()
-        self._close_input()
+        self.close_input()
 
-    def _close_input(self) -> None:
+    def close_input(self) -> None:
+        """It has heard everything."""
         if self.process.stdin is not None:
             self.process.stdin.close()
 
@@ -162,22 +163,20 @@ class ObservedApp(Child):
 
 
 class Simulator(Child):
-    """An `appvss simulate freebsd --json`.
+    """An `appvss simulate ... --json`.
 
     Args:
         process: just started.
         folder: where the devices are.
+        node: the one that the broker opens.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path, node: str = "hv_appvss_dev") -> None:
         super().__init__("simulator", process)
         self.folder = folder
+        self.device = folder / node
         self._thaws: list[tuple[int, int]] = []
         """When the host asked for each thaw, and the place in the lines where that was."""
-
-    @property
-    def device(self) -> Path:
-        return self.folder / "hv_appvss_dev"
 
     async def until(self, after: int = 0, **wanted: Any) -> dict[str, Any]:
         """The first line with these fields, from number `after` on. `heard_at` is when it was heard."""
@@ -189,7 +188,9 @@ class Simulator(Child):
         return [json.loads(line.text) for line in self.out[after:] if _has(line.text, wanted)]
 
     async def is_served(self) -> None:
-        """Wait until somebody has the apps' device open. Without that the driver answers for the file systems alone."""
+        """FreeBSD: wait until somebody has the apps' device open. Without that the driver answers for the file systems
+        alone.
+        """
         steps = [place for place, line in enumerate(self.out) if _has(line.text, {"side": "app"}) and _moves(line.text)]
         if not steps or not _has(self.out[steps[-1]].text, {"kind": "opened"}):
             await self.until(steps[-1] if steps else 0, kind="opened", side="app")
@@ -237,7 +238,7 @@ class Simulator(Child):
         if self.process.returncode is None:
             self.signal(signal.SIGCONT)
             self.signal(signal.SIGTERM)
-        self._close_input()
+        self.close_input()
 
 
 def _moves(text: str) -> bool:

@@ -55,8 +55,9 @@ class Events:
         return await self._first(wanted, f"{kind} {fields} {detail!r}", after)
 
     async def comes(self, after: int) -> BrokerEvent:
-        """The first app from place `after` on that registers or comes back."""
-        return await self._first(lambda event: event.kind in ("app_registered", "app_returned"), "any app", after)
+        """The first app from place `after` on that registers or comes back, also without its hold."""
+        kinds = ("app_registered", "app_returned", "app_failed")
+        return await self._first(lambda event: event.kind in kinds, "any app", after)
 
     async def reaches(self, phase: Phase, after: int = 0) -> BrokerEvent:
         """The first change to this phase from place `after` on."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.end_to_end.support.leftovers import end_lingering, mounts
 from tests.end_to_end.support.stage import Stage
-from tests.simulator.freebsd.conftest import requires_fuse
+from tests.simulator.conftest import requires_fuse
 
 __all__ = ["nothing_is_left", "pytest_runtest_makereport", "requires_fuse", "stage"]
 

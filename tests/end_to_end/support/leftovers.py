@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from appvss.simulator.freebsd.mount import FUSE_TYPE
+from appvss.simulator.fuse.mount import FUSE_TYPE
 
 TAG = "APPVSS_TEST_STAGE"
 """The variable in the environment of every process of a stage."""

@@ -19,15 +19,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 from appvss.model.errors import ExitCode
 from appvss.model.phase import Phase
 from appvss.sdk.admin_values import status_of
-from appvss.simulator.freebsd import mount
+from appvss.simulator.fuse import mount
 from tests.end_to_end.support.children import Child, Hold, ObservedApp, Requester, Simulator
 from tests.end_to_end.support.events import Events
 from tests.end_to_end.support.leftovers import TAG, end_lingering, mounts
 from tests.support.running_broker import APPVSS, BOUND, ROOT, RunningBroker, launch, short_directory
+
+ChildT = TypeVar("ChildT", bound=Child)
+
+
+NO_FREEZES = '[filesystems]\nexclude = ["/*"]\n'
 
 
 def configuration(
@@ -38,9 +46,12 @@ def configuration(
     freeze_budget: str = "10s",
     mode: str = "automatic",
     grace: str = "2s",
+    filesystems: str = NO_FREEZES,
     more: str = "",
 ) -> str:
-    """A configuration with limits that a test can wait for."""
+    """A configuration with limits that a test can wait for. No file system is frozen unless `filesystems` lets some be
+    (`tests/support/contained.py`).
+    """
     return f"""\
 [broker]
 socket_group = ""
@@ -57,6 +68,7 @@ hold_limit = "{hold_limit}"
 freeze_budget = "{freeze_budget}"
 hold_limit = "{hold_limit}"
 
+{filesystems}
 [cycle]
 thaw_limit = "1s"
 return_grace = "{grace}"
@@ -67,11 +79,35 @@ OFF = configuration(mode="off")
 """For a broker without any device."""
 
 
-class Stage:
-    """The processes of one test. What was started last under a role is the attribute of that name."""
+@dataclass(frozen=True)
+class Simulated:
+    """Which driver a stage's simulator plays."""
 
-    def __init__(self) -> None:
-        self.directory = short_directory()
+    source: str
+    """Who serves it."""
+    command: tuple[str, ...]
+    """Of `appvss simulate`, before the folder."""
+    node: str
+    """The file that appears in the folder."""
+    is_device: bool = True
+    """Whether the broker is told of it by `--device`."""
+
+
+FREEBSD = Simulated("freebsd", ("freebsd",), "hv_appvss_dev")
+
+
+class Stage:
+    """The processes of one test. What was started last under a role is the attribute of that name.
+
+    Args:
+        simulated: which driver is played.
+        directory: for everything; it stays. None: one of the stage's own.
+    """
+
+    def __init__(self, simulated: Simulated = FREEBSD, directory: Path | None = None) -> None:
+        self.directory = directory or short_directory()
+        self._is_directory_ours = directory is None
+        self._simulated = simulated
         self.tag = secrets.token_hex(8)
         self.apps: dict[str, ObservedApp] = {}
         self.simulator: Simulator
@@ -105,7 +141,8 @@ class Stage:
                 await asyncio.to_thread(mount.unmount, child.folder)
         for last in self._at_end:
             await asyncio.to_thread(last)
-        await asyncio.to_thread(shutil.rmtree, self.directory)
+        if self._is_directory_ours:
+            await asyncio.to_thread(shutil.rmtree, self.directory)
         return lingering + [line for line in mounted if not self._simulator_was_killed()]
 
     def _simulator_was_killed(self) -> bool:
@@ -123,11 +160,16 @@ class Stage:
 
     # -- starting
 
+    @property
+    def _device_folder(self) -> Path:
+        return self.directory / "dev"
+
     async def start_simulator(self, *options: str) -> Simulator:
         """A simulator, also in the folder of one that was killed."""
-        folder = self.directory / "dev"
-        process = await self._start(*APPVSS, "simulate", "freebsd", str(folder), "--json", *options, role="simulator")
-        self.simulator = simulator = Simulator(process, folder)
+        folder = self._device_folder
+        command = ("simulate", *self._simulated.command, str(folder), "--json", *options)
+        process = await self._start(*APPVSS, *command, role="simulator")
+        self.simulator = simulator = Simulator(process, folder, self._simulated.node)
         self._children.append(simulator)
         await simulator.until(message_type="ready")
         return simulator
@@ -140,7 +182,7 @@ class Stage:
             device: whether it serves the simulator, which is waited for. If not, the configuration must switch it off.
         """
         self._configuration = text or self._configuration
-        arguments = ("--device", str(self.simulator.device)) if device else ()
+        arguments = ("--device", str(self.simulator.device)) if device and self._simulated.is_device else ()
         self.broker = broker = await self._launch(self._configuration, arguments)
         self._brokers.append(broker)
         await self.meet_broker()
@@ -153,9 +195,9 @@ class Stage:
         while True:
             after = self.events.count
             sources = {source.name: source.condition for source in (await self.broker.status()).sources}
-            if sources["freebsd"] == "serving":
+            if sources[self._simulated.source] == "serving":
                 return
-            await self.events.sees("source_changed", detail="freebsd serving", after=after)
+            await self.events.sees("source_changed", detail=f"{self._simulated.source} serving", after=after)
 
     async def _launch(self, text: str, arguments: tuple[str, ...]) -> RunningBroker:
         """Start the broker's process; it need not be ready."""
@@ -197,7 +239,10 @@ class Stage:
 
     async def start_program(self, name: str, *command: str) -> Child:
         """Any other program, which finds the broker by its environment."""
-        child = Child(name, await self._start(*command, role=name))
+        return self.keep(Child(name, await self._start(*command, role=name)))
+
+    def keep(self, child: ChildT) -> ChildT:
+        """See to it that a process ends with the stage."""
         self._children.append(child)
         return child
 
