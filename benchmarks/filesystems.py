@@ -162,7 +162,7 @@ async def _ours(freezer: LinuxFreezer, cycle: str, paths: Sequence[Path], writer
     prepared = time.perf_counter() - began
     writer.write(LATE)
     began = time.perf_counter()
-    parts = await freezer.freeze(cycle, BUDGET, HOLD)
+    parts = (await freezer.freeze(cycle, BUDGET, HOLD)).parts
     frozen = time.perf_counter() - began
     thawed = await freezer.thaw(cycle)
     if len(parts) != len(paths) or not thawed.unbroken:
