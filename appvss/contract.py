@@ -21,6 +21,7 @@ from appvss.model.app import DEFAULT_HOLD_LIMIT, DEFAULT_ORDER, AppId, HoldClaim
 from appvss.model.errors import MessageInvalid, SocketPathTooLong
 from appvss.model.event import Event
 from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, FilesystemPart, Scope
+from appvss.model.grade import Grade
 from appvss.model.instant import Instant
 from appvss.model.names import REASON_LIMIT, check_name, printable
 from appvss.model.phase import Phase
@@ -190,9 +191,25 @@ _LEVELS: Final = {
     Level.CRASH: types_pb2.LEVEL_CRASH,
     Level.FAILED: types_pb2.LEVEL_FAILED,
 }
+_GRADES: Final = {
+    Grade.RAW: types_pb2.GRADE_RAW,
+    Grade.FS: types_pb2.GRADE_FS,
+    Grade.APP: types_pb2.GRADE_APP,
+}
 _REQUIREMENT_OF: Final = {number: value for value, number in _REQUIREMENTS.items()}
 _OUTCOME_OF: Final = {number: value for value, number in _OUTCOMES.items()}
 _LEVEL_OF: Final = {number: value for value, number in _LEVELS.items()}
+_GRADE_OF: Final = {number: value for value, number in _GRADES.items()}
+
+
+def grade_message(grade: Grade | None) -> types_pb2.Grade.ValueType:
+    """A grade for the wire."""
+    return types_pb2.GRADE_UNSPECIFIED if grade is None else _GRADES[grade]
+
+
+def grade_of(number: types_pb2.Grade.ValueType) -> Grade:
+    """What an app declares, from the wire; one that says nothing, or nothing that is known here, means `app`."""
+    return Grade.FS if number == types_pb2.GRADE_FS else Grade.APP
 
 
 def requirement_message(requirement: Requirement) -> types_pb2.Requirement.ValueType:
@@ -293,6 +310,7 @@ def registration_of(hello: app_pb2.Hello) -> Registration:
         claim=claim,
         incarnation=hello.incarnation,
         watch_paths=hello.watch_paths,
+        grade=grade_of(hello.grade),
     )
 
 
@@ -335,6 +353,7 @@ def hello_message(registration: Registration, *, incarnation: str, library: str,
         paths=paths,
         library=library,
         watch_paths=registration.watch_paths,
+        grade=grade_message(registration.grade),
     )
     if registration.freeze_timeout is not None:
         hello.freeze_timeout.FromTimedelta(registration.freeze_timeout)
@@ -355,6 +374,7 @@ def outcome_message(outcome: AppOutcome) -> types_pb2.AppOutcome:
         reason=outcome.reason,
         retryable=outcome.retryable,
         evidence=dict(outcome.evidence),
+        grade=grade_message(outcome.grade),
     )
     if outcome.time_to_freeze is not None:
         message.time_to_freeze.FromTimedelta(outcome.time_to_freeze)
@@ -377,6 +397,7 @@ def outcome_of(message: types_pb2.AppOutcome) -> AppOutcome:
         time_to_freeze=length_of(message.time_to_freeze) if message.HasField("time_to_freeze") else None,
         hold=length_of(message.hold) if message.HasField("hold") else None,
         evidence=dict(message.evidence),
+        grade=_GRADE_OF.get(message.grade),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from appvss.model.app import DEFAULT_HOLD_LIMIT, AppId, HoldClaim, Registration,
 from appvss.model.errors import MessageInvalid, NameInvalid, SocketPathTooLong
 from appvss.model.event import Event, EventKind
 from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice, FilesystemOutcome, FilesystemPart, Scope
+from appvss.model.grade import Grade
 from appvss.model.instant import Instant
 from appvss.model.names import printable
 from appvss.model.phase import Phase
@@ -44,6 +46,7 @@ registrations = st.builds(
     hold_limit=some_lengths,
     claim=st.none() | st.builds(HoldClaim, lines, lengths),
     incarnation=st.text(st.sampled_from(FIRST), min_size=16, max_size=64),
+    grade=st.sampled_from((Grade.APP, Grade.FS)),
 )
 outcomes = st.builds(
     AppOutcome,
@@ -56,6 +59,7 @@ outcomes = st.builds(
     time_to_freeze=st.none() | lengths,
     hold=st.none() | lengths,
     evidence=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=4),
+    grade=st.sampled_from((None, Grade.RAW, Grade.FS, Grade.APP)),
 )
 verdicts = st.builds(
     Verdict,
@@ -85,6 +89,28 @@ def test_watch_of_paths() -> None:
     registration = Registration(AppId("a"), watch_paths=True)
     hello = contract.hello_message(registration, incarnation="", library="x/1", paths=["/var/lib/a"])
     assert contract.registration_of(app_pb2.Hello.FromString(hello.SerializeToString())) == registration
+
+
+@pytest.mark.parametrize("grade", [None, Grade.RAW, Grade.FS, Grade.APP])
+def test_grade_of_an_outcome(grade: Grade | None) -> None:
+    outcome = AppOutcome(AppId("a"), Outcome.HELD, Requirement.REQUIRED, 50, grade=grade)
+    data = contract.outcome_message(outcome).SerializeToString()
+    assert contract.outcome_of(types_pb2.AppOutcome.FromString(data)) == outcome
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (types_pb2.GRADE_UNSPECIFIED, Grade.APP),
+        (types_pb2.GRADE_RAW, Grade.APP),
+        (types_pb2.GRADE_FS, Grade.FS),
+        (types_pb2.GRADE_APP, Grade.APP),
+        (99, Grade.APP),
+    ],
+)
+def test_grade_that_an_app_declares(said: Any, meant: Grade) -> None:
+    hello = app_pb2.Hello.FromString(hello_with(grade=said).SerializeToString())
+    assert contract.registration_of(hello).grade is meant
 
 
 @given(verdicts)
@@ -126,6 +152,10 @@ def test_every_number_of_the_wire_but_zero_means_something() -> None:
     assert len(types_pb2.Outcome.values()) == len(Outcome) + 1
     assert len(types_pb2.Level.values()) == len(Level) + 1
     assert len(types_pb2.Requirement.values()) == len(Requirement) + 1
+    # `app-verified` is earned by a copy that is tried, which no broker sees.
+    assert set(types_pb2.Grade.keys()) == {f"GRADE_{grade.name}" for grade in Grade if grade != "app-verified"} | {
+        "GRADE_UNSPECIFIED"
+    }
 
 
 # -- what is not known

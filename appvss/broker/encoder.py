@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from appvss import contract
-from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw
+from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw, TellFilesystemFreeze
 from appvss.v1 import app_pb2
 
-Ask = AskPrepare | AskFreeze | AskThaw | AskAbort
+Ask = AskPrepare | AskFreeze | TellFilesystemFreeze | AskThaw | AskAbort
 CACHE_LIMIT: Final = 32
 """Different messages that are remembered: more than any cycle has; a full cache is emptied."""
 
@@ -28,7 +28,7 @@ class Encoder:
         elif isinstance(effect, AskPrepare):
             key = (AskPrepare, effect.cycle, effect.requester, effect.budget)
         else:
-            key = (AskThaw, effect.cycle)
+            key = (type(effect), effect.cycle)
         data = self._known.get(key)
         if data is None:
             if len(self._known) >= CACHE_LIMIT:
@@ -48,6 +48,8 @@ def _message(effect: Ask) -> app_pb2.AttachResponse:
             freeze.budget.CopyFrom(contract.duration_message(effect.budget))
             freeze.hold_limit.CopyFrom(contract.duration_message(effect.hold_limit))
             return app_pb2.AttachResponse(freeze=freeze)
+        case TellFilesystemFreeze():
+            return app_pb2.AttachResponse(filesystem_freeze=app_pb2.FilesystemFreeze(cycle=effect.cycle))
         case AskThaw():
             return app_pb2.AttachResponse(thaw=app_pb2.Thaw(cycle=effect.cycle))
         case AskAbort():

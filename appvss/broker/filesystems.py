@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Final
 
 from appvss.broker.configuration import Configuration, FilesystemMode
 from appvss.broker.gates import SETTLE_LIMIT
 from appvss.broker.logs import Gate
+from appvss.broker.survey import is_apart
 from appvss.cycle import effects, inputs
+from appvss.delivery.registry import AppStream
 from appvss.freezer.base import FreezeFailed, Freezer
 from appvss.freezer.linux import LinuxFreezer
 from appvss.freezer.null import NullFreezer
 from appvss.freezer.plan import FilesystemSettings, Plan
 from appvss.freezer.survey import survey
-from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome
+from appvss.model.app import AppId
+from appvss.model.errors import UsageError
+from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, Scope
 from appvss.sources.base import Clock
+
+APART_LIMIT: Final = timedelta(seconds=1)
+"""How long a request waits for the look where the apps' paths lie, before its own time begins."""
 
 
 def freezer_of(configuration: Callable[[], Configuration], clock: Clock) -> Freezer:
@@ -38,22 +47,49 @@ def freezer_of(configuration: Callable[[], Configuration], clock: Clock) -> Free
     return LinuxFreezer(plan, at_start.broker.runtime_directory, clock.now, at_start.filesystems.unfreezable)
 
 
-async def prepare(freezer: Freezer, effect: effects.PrepareFilesystems, declared: Sequence[str]) -> inputs.Input:
+async def prepare(
+    freezer: Freezer, effect: effects.PrepareFilesystems, declared: Mapping[AppId, Sequence[str]]
+) -> inputs.Input:
     """Have file systems prepared.
 
     Args:
         freezer: who does it.
         effect: what the cycle wants.
-        declared: the paths that the apps of the effect declare.
+        declared: the paths that each app of the effect declares that is registered now.
     """
+    every = [path for paths in declared.values() for path in paths]
     try:
         async with asyncio.timeout(effect.budget.total_seconds()):
-            prepared = await freezer.prepare(effect.cycle, effect.choice, declared, effect.budget)
+            prepared = await freezer.prepare(effect.cycle, effect.choice, every, effect.budget)
     except FreezeFailed as error:
         return inputs.FilesystemsFailed(effect.cycle, str(error), error.parts)
     except TimeoutError:
         return inputs.FilesystemsFailed(effect.cycle, "they could not be found, opened and synced in time")
-    return inputs.FilesystemsPrepared(effect.cycle, prepared.parts, prepared.doubts)
+    places = prepared.places
+    if places is None:
+        return inputs.FilesystemsPrepared(effect.cycle, prepared.parts, prepared.doubts)
+    located = {app: tuple(places[path] for path in paths) for app, paths in declared.items()}
+    return inputs.FilesystemsPrepared(effect.cycle, prepared.parts, prepared.doubts, located)
+
+
+async def apart(freezer: Freezer, choice: FilesystemChoice, streams: Iterable[AppStream]) -> frozenset[AppId]:
+    """The apps that a freeze of named file systems does not concern: they declare paths, and none of them is on one.
+    Nobody, if that cannot be found out within `APART_LIMIT`: then all are asked.
+
+    Args:
+        freezer: who knows where paths lie.
+        choice: what the requester names.
+        streams: the apps that are registered.
+    """
+    declared = {stream: stream.paths for stream in streams if stream.paths}
+    if choice.scope is not Scope.NAMED or not declared:
+        return frozenset()
+    try:
+        async with asyncio.timeout(APART_LIMIT.total_seconds()):
+            plan = await freezer.survey(choice, [path for paths in declared.values() for path in paths])
+    except (UsageError, OSError, TimeoutError):  # what the requester names is no mount point, say: its freeze will tell
+        return frozenset()
+    return frozenset(stream.registration.app for stream, paths in declared.items() if is_apart(plan, paths))
 
 
 async def freeze(freezer: Freezer, gate: Gate, effect: effects.FreezeFilesystems) -> inputs.Input:

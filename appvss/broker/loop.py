@@ -87,6 +87,7 @@ class BrokerLoop:
         self._carry: dict[type[effects.Effect], Callable[[Any], None]] = {
             effects.AskPrepare: self._ask,
             effects.AskFreeze: self._ask,
+            effects.TellFilesystemFreeze: self._ask,
             effects.AskThaw: self._ask,
             effects.AskAbort: self._ask,
             effects.PrepareFilesystems: self._prepare_filesystems,
@@ -202,9 +203,8 @@ class BrokerLoop:
             _log.debug("%s is gone: %s not sent", effect.app, type(effect).__name__)
 
     def _prepare_filesystems(self, effect: effects.PrepareFilesystems) -> None:
-        streams = [stream for app in effect.apps if self._apps and (stream := self._apps.registry.get(app))]
-        declared = [path for stream in streams for path in stream.paths]
-
+        registered = self._apps.registry.get if self._apps is not None else lambda _app: None
+        declared = {app: stream.paths for app in effect.apps if (stream := registered(app)) is not None}
         self._start(filesystems.prepare(self._freezer, effect, declared), f"prepare file systems for {effect.cycle}")
 
     def _freeze_filesystems(self, effect: effects.FreezeFilesystems) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from appvss.broker.app_past import AppPast
 from appvss.broker.configuration import Configuration, UnidentifiedApps
-from appvss.broker.filesystems import freezer_of
+from appvss.broker.filesystems import apart, freezer_of
 from appvss.broker.gates import Gates
 from appvss.broker.journal import Journal
 from appvss.broker.logs import RingHandler
@@ -36,6 +36,7 @@ from appvss.freezer.linux import LinuxFreezer
 from appvss.history import HistoryState, Opened
 from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.event import Event, EventKind
+from appvss.model.filesystem import FilesystemChoice
 from appvss.model.past import PastCycle, Restored
 from appvss.model.policy import PolicyValue
 from appvss.model.verdict import Outcome
@@ -132,7 +133,7 @@ class Parts:
         )
         admin, requester = (
             AdminService(self.view, self.watchers),
-            RequesterService(sources.local, sources.rehearsals, sources.hooks, self.view.rehearsal),
+            RequesterService(sources.local, sources.rehearsals, sources.hooks, self.view.rehearsal, self._apart),
         )
         self.servers = Servers(directory, self.apps, admin, requester)
 
@@ -216,6 +217,13 @@ class Parts:
         registration = self._policy.in_force(declared)
         after = self._policy.set_aside_after(declared.app)
         return replace(registration, set_aside=self._past.set_aside(declared.app, declared.incarnation, after))
+
+    async def _apart(self, choice: FilesystemChoice) -> frozenset[AppId]:
+        """Whom a freeze of this choice does not concern. An app that has registered anew meanwhile is asked."""
+        registry = self.apps.registry
+        streams = {stream.registration.app: stream for stream in registry}
+        found = await apart(self.freezer, choice, streams.values())
+        return frozenset(app for app in found if registry.get(app) is streams[app])
 
     def _refusal(self, app: AppId, uid: int | None) -> str:
         return self._policy.refusal(app, uid)

@@ -125,8 +125,9 @@ class View:
 
     async def filesystems(self, choice: FilesystemChoice) -> FilesystemSurvey:
         """What a freeze of `choice` would do, with the apps that are registered now."""
-        declared = [path for stream in self._registry for path in stream.paths]
-        return survey_of(await self._freezer.survey(choice, declared), choice.scope)
+        declared = {stream.registration.app: stream.paths for stream in self._registry}
+        plan = await self._freezer.survey(choice, [path for paths in declared.values() for path in paths])
+        return survey_of(plan, choice.scope, declared)
 
     def now(self) -> timedelta:
         """The wall clock."""
@@ -184,6 +185,7 @@ class View:
         app.after.extend(registration.after)
         app.hold_limit.CopyFrom(contract.duration_message(registration.hold_limit))
         app.watch_paths = registration.watch_paths
+        app.grade = contract.grade_message(registration.grade)
         app.set_aside = registration.set_aside
         if registration.freeze_timeout is not None:
             app.freeze_timeout.CopyFrom(contract.duration_message(registration.freeze_timeout))

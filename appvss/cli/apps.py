@@ -14,6 +14,7 @@ from appvss.cli.times import length_text, local_time
 from appvss.cli.who import who
 from appvss.model.duration import format_duration
 from appvss.model.errors import AppUnknown
+from appvss.model.grade import Grade
 from appvss.model.names import printable
 
 if TYPE_CHECKING:
@@ -132,6 +133,8 @@ def _rows(value: AppStatus) -> Iterator[tuple[str, str]]:
         "paths",
         (", ".join(value.paths) or "none declared") + ("; watched while it is held" if value.watch_paths else ""),
     )
+    if value.grade is not Grade.APP:
+        yield "worth", f"{value.grade} at most: it only stands still"
     times = "once" if value.registrations == 1 else f"{value.registrations} times"
     yield "registered", f"{times} since the broker started" if value.registrations else "-"
     if value.refused_messages:

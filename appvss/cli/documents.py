@@ -53,6 +53,7 @@ def outcome(value: AppOutcome) -> Fields:
         "time_to_freeze_seconds": seconds(value.time_to_freeze),
         "hold_seconds": seconds(value.hold),
         "evidence": dict(value.evidence),
+        "grade": None if value.grade is None else value.grade.value,
     }
 
 
@@ -112,6 +113,10 @@ def filesystems(value: FilesystemSurvey) -> Fields:
             for one in value.warnings
         ],
         "veto": value.veto or None,
+        "apps": [
+            {"app": one.app, "apart": one.is_apart, "paths": list(one.paths), "lowers": one.lowers}
+            for one in value.apps
+        ],
     }
 
 
@@ -269,6 +274,7 @@ def app(value: AppStatus) -> Fields:
         "refused_messages": value.refused_messages,
         "registrations": value.registrations,
         "watch_paths": value.watch_paths,
+        "grade": value.grade.value,
     }
 
 

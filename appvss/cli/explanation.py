@@ -16,7 +16,7 @@ from appvss.cli.cycle_reasons import (
     of_cycle,
 )
 from appvss.cli.filesystem_reasons import CycleRow
-from appvss.cli.reasons import BUDGETS, CONSEQUENCES, LEVELS, REHEARSED, AppRow, next_steps, of_app
+from appvss.cli.reasons import BUDGETS, CONSEQUENCES, LESSENED, LEVELS, REHEARSED, AppRow, next_steps, of_app
 from appvss.cli.who import look, who
 from appvss.model.app import AppId, Peer, Requirement
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
@@ -24,6 +24,8 @@ from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 if TYPE_CHECKING:
     from appvss.sdk.admin_cycles import BrokerEvent, CycleDetail, CycleSummary
 
+_NAMED: Final = 20
+"""How many apps that a freeze does not concern are named."""
 _REHEARSAL: Final = "rehearsal"
 _LOCAL: Final = "local"
 """The source whose limits a rehearsal has (`requester.proto`, RehearseRequest)."""
@@ -81,6 +83,10 @@ def explain(detail: CycleDetail, peers: Mapping[AppId, Peer | None], state_direc
     meaning, advice = LEVELS[verdict.level]
     if summary.rehearses:
         meaning, advice = REHEARSED[verdict.level], ""
+    far = [str(part.app) for part in verdict.outcomes if part.is_apart]
+    if far:
+        more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
+        meaning = f"{meaning} Nothing of {', '.join(far[:_NAMED])}{more} is on the file systems that were named."
     doubts = [*_doubts(summary, peers, filling)]
     return Explanation(meaning, advice, (*doubts, *_beside(detail.events, doubts, filling)))
 
@@ -88,7 +94,7 @@ def explain(detail: CycleDetail, peers: Mapping[AppId, Peer | None], state_direc
 def _doubts(summary: CycleSummary, peers: Mapping[AppId, Peer | None], filling: Mapping[str, str]) -> Iterator[Doubt]:
     """In the order of the verdict's reasons; then the failures that it does not name."""
     verdict = summary.verdict
-    failures = {_start(part): part for part in verdict.outcomes if part.is_failure}
+    failures = {_start(part): part for part in verdict.outcomes if part.is_failure or part.is_lessened}
     for reason in verdict.reasons:
         start = next((start for start in failures if reason.startswith(start)), None)
         if start is not None:
@@ -131,6 +137,8 @@ def _of_app(
 
 
 def _consequence(part: AppOutcome, level: Level) -> str:
+    if part.is_lessened and part.requirement is Requirement.REQUIRED:
+        return LESSENED
     return CONSEQUENCES[part.requirement][level is Level.FAILED]
 
 

@@ -107,6 +107,13 @@ def show_survey(survey: FilesystemSurvey) -> None:
     if len(left) < len(survey.left):
         render.line()
         _show_skipped(survey.left)
+    for app in survey.apps:
+        render.line()
+        if app.is_apart:
+            render.paragraph(f"{app.app} would not be asked: none of its paths is on a named file system.", "APP  ")
+            continue
+        verdict = ", and its copy would be worth less" if app.lowers else ""
+        render.paragraph(f"{app.app} has paths that are not in the freeze{verdict}: {'; '.join(app.paths)}.", "APP  ")
     for warning in survey.warnings:
         render.line()
         grade = "DEAD-LOCK  " if warning.dead_locks else "NOTE  "

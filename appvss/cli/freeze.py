@@ -21,6 +21,7 @@ from appvss.model.app import Requirement
 from appvss.model.duration import format_duration
 from appvss.model.errors import UsageError
 from appvss.model.filesystem import FilesystemOutcome, Scope
+from appvss.model.grade import Grade
 from appvss.model.names import printable
 
 if TYPE_CHECKING:
@@ -132,9 +133,13 @@ def _show_verdict(verdict: Verdict) -> None:
     for reason in verdict.reasons:
         render.note(f"  - {reason}")
     for outcome in verdict.outcomes:
-        if outcome.is_failure and outcome.requirement is Requirement.IGNORED:  # the reasons name all others
+        is_said = (outcome.is_failure or outcome.is_lessened) and outcome.requirement is not Requirement.IGNORED
+        if (outcome.reason or outcome.is_failure) and not is_said:  # the reasons name all others
             reason = f": {outcome.reason}" if outcome.reason else ""
             render.note(f"  {outcome.app} ({outcome.requirement}) {outcome.outcome}{reason}")
+    worth = [f"{part.app} {part.grade}" for part in verdict.outcomes if part.grade not in (None, Grade.APP)]
+    if worth:
+        render.note(f"  worth less than `app`: {', '.join(worth)}")
     frozen = ", ".join(part.path for part in verdict.filesystems if part.outcome is FilesystemOutcome.HELD)
     if frozen:
         render.note(f"  frozen: {frozen}")

@@ -49,6 +49,44 @@ class AppRow:
 
 APP_ROWS: Final = (
     AppRow(
+        "app_outside_freeze",
+        Outcome.HELD,
+        "{app} was held, and not all of its files were on file systems that were frozen with the others: {reason}",
+        (
+            "See where its files lie, and what would be frozen: `appvss filesystems --declared`.",
+            "Freeze them all: name every one of its file systems (`--mount`), or freeze what the apps declare; `/` is "
+            "frozen with `--force` alone. What the configuration leaves out stands in `filesystems.exclude`.",
+            AGAIN,
+        ),
+        r"it has files in ",
+    ),
+    AppRow(
+        "app_unlocated",
+        Outcome.HELD,
+        "{app} was held, and it registered so late that nobody looked whether its files were in the freeze",
+        (AGAIN,),
+        r"it registered after it had been looked up",
+    ),
+    AppRow(
+        "app_stands_still",
+        Outcome.HELD,
+        "{app} was held, and all it does is stand still: what it had in its memory is not in the snapshot",
+        (
+            "Its copy restores as after a kill of the app, if its file systems were frozen: see that it survives that.",
+            "An app that flushes before it holds is worth more: an adapter for its engine, or its own few lines "
+            "(docs/sdk.md).",
+            'If that is enough: set `requirement = "tolerated"` for it in `[[apps.policy]]` of the broker\'s '
+            "configuration.",
+        ),
+        r"it only stands still",
+    ),
+    AppRow(
+        "app_worth_less",
+        Outcome.HELD,
+        "{app} was held, and its copy is worth less: {reason}",
+        ("Do what its reason says; `appvss show {cycle}` has everything that happened, in order.",),
+    ),
+    AppRow(
         "app_vetoed_for_now",
         Outcome.VETOED,
         "{app} refused, and says that trying again soon may help: {reason}",
@@ -279,14 +317,17 @@ CONSEQUENCES: Final[Mapping[Requirement, Mapping[bool, str]]] = {
 }
 """What an app's failure has done to the verdict; by requirement, and by whether the level is `failed`."""
 
+LESSENED: Final = "It is required: with less than all of it the snapshot is not application-consistent."
+"""The same of a required app that held, and whose copy is worth less."""
+
 LEVELS: Final[Mapping[Level, tuple[str, str]]] = {
     Level.APPLICATION: (
         "The snapshot is application-consistent: every required app held until the thaw.",
-        "Keep it.",
+        "Keep it. That an app's copy starts, too, only a trial shows: `appvss verify`.",
     ),
     Level.FILESYSTEM: (
-        "The snapshot is consistent for its file systems alone: they stood still, and not every required app did. It "
-        "restores as after a power cut at one instant.",
+        "The snapshot is consistent for its file systems alone: they stood still, and not every required app held with "
+        "all that it has. It restores as after a power cut at one instant.",
         "Do not count it as a backup of the apps that are named below.",
     ),
     Level.CRASH: (
@@ -316,7 +357,7 @@ def of_app(part: AppOutcome) -> tuple[AppRow, Mapping[str, str]]:
     """The row that tells of an app's failure, and what its texts are filled with.
 
     Args:
-        part: the app's outcome, other than `held`.
+        part: the app's outcome, other than `held` with its whole worth.
     """
     for row in APP_ROWS:
         if row.outcome is not part.outcome or row.retryable not in (None, part.retryable):

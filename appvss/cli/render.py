@@ -33,6 +33,7 @@ _STYLES = {
     "problem": "red",
     "no": "red",
     "ok": "green",
+    "passed": "green",
     "yes": "green",
     "keeping": "green",
     "warning": "yellow",

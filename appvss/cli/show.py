@@ -88,11 +88,12 @@ def _show_apps(verdict: Verdict) -> None:
         render.line("no app was registered, and none was expected")
         return
     render.table(
-        ("APP", "OUTCOME", "REQUIREMENT", "ORDER", "FROZE IN", "HELD FOR"),
+        ("APP", "OUTCOME", "GRADE", "REQUIREMENT", "ORDER", "FROZE IN", "HELD FOR"),
         [
             (
                 str(part.app),
                 part.outcome.value,
+                "-" if part.grade is None else part.grade.value,
                 part.requirement.value,
                 str(part.order),
                 _length(part.time_to_freeze),

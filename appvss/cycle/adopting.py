@@ -62,6 +62,7 @@ def _cycle_of(entry: JournalEntry) -> Cycle:
         # File systems that it froze are thawed by whoever can; where there are none, that is harmless. It may have
         # gone on to them after an entry that it could not write.
         filesystems_touched=not entry.rehearses,
+        tells_filesystem_freeze=not entry.rehearses and entry.stage is not Stage.FREEZING,
     )
 
 

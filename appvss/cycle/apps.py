@@ -5,7 +5,7 @@ from __future__ import annotations
 from appvss.cycle.effects import AskAbort
 from appvss.cycle.inputs import AppFroze, AppReady, AppRegistered, AppVetoed, RegistrationChanged
 from appvss.cycle.state import AppState, Participant, State
-from appvss.model.app import AppId
+from appvss.model.app import AppId, Registration
 from appvss.model.event import EventKind
 
 
@@ -35,6 +35,11 @@ def register(state: State, input: AppRegistered) -> None:
     state.say(EventKind.APP_REGISTERED, registration.app)
     if registration.claim is not None:
         let_go_of_stray(state, registration.app, registration.claim.cycle)
+
+
+def is_same_process(before: Registration, now: Registration) -> bool:
+    """Whether an app that registers is the process that it was: then it declares the same paths."""
+    return bool(before.incarnation) and before.incarnation == now.incarnation
 
 
 def change_registration(state: State, input: RegistrationChanged) -> None:

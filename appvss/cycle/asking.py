@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from appvss.cycle.apps import let_go_of_stray, part_of, refuse_answer, register
+from appvss.cycle.apps import is_same_process, let_go_of_stray, part_of, refuse_answer, register
 from appvss.cycle.effects import AskFreeze, AskPrepare, FreezeFilesystems, PrepareFilesystems, WatchPaths
 from appvss.cycle.ending import abort, fail, fail_all
 from appvss.cycle.inputs import (
@@ -48,6 +48,7 @@ def begin(state: State, asked: CheckRequested | FreezeRequested) -> None:
         hold_limit=request.hold_limit,
         rehearses=request.rehearses,
         filesystems=NO_FILESYSTEMS if request.rehearses else request.filesystems,
+        apart=set() if request.rehearses else set(request.apart),
     )
     state.enter(Phase.REQUESTED)
     state.say(EventKind.CYCLE_BEGAN, detail=f"{request.kind} by {request.requester} through {request.source}")
@@ -70,6 +71,7 @@ def begin_freeze_after_check(state: State, asked: FreezeRequested) -> None:
         return
     cycle.request, cycle.is_check, cycle.hold_limit, cycle.freeze = request, False, request.hold_limit, request.id
     cycle.requester, cycle.is_prepared, cycle.filesystems = request.requester, True, request.filesystems
+    cycle.apart = set(request.apart)
     state.enter(Phase.REQUESTED)
     problem = plan(state)
     if problem:
@@ -173,9 +175,14 @@ def _ask_prepare(state: State, part: Participant, budget: timedelta) -> None:
 
 def join_while_preparing(state: State, input: AppRegistered) -> None:
     """An app registers before anything is frozen: it takes part. One that comes back begins anew."""
+    cycle, registration = state.running, input.registration
+    before = cycle.participants.get(registration.app)
     register(state, input)
-    part = join(state, input.registration)
-    cycle = state.running
+    part = join(state, registration)
+    if before is not None and is_same_process(before.registration, registration):
+        part.paths = before.paths
+    else:
+        cycle.apart.discard(registration.app)  # it may declare other paths than were looked at
     prepares = part.registration.prepares and not cycle.is_prepared
     if state.phase is Phase.PREPARING and prepares and cycle.stage_deadline is not None:
         _ask_prepare(state, part, cycle.stage_deadline - state.now)
@@ -332,12 +339,16 @@ def advance(state: State) -> None:
 
 
 def _certify(state: State) -> None:
-    """All are held: have the certificate written before the file systems are frozen, so that the snapshot carries it.
-    A rehearsal has no snapshot and freezes no file system.
+    """All are held: have the certificate written before the file systems are frozen, so that the snapshot carries it,
+    and tell the apps meanwhile. A rehearsal has no snapshot and freezes no file system.
     """
     if not state.running.rehearses:
         state.enter(Phase.CERTIFYING)
         write_journal(state, Stage.HELD)
+        # While the disk works, so that it costs no time of its own; also where the requester freezes after its answer.
+        state.running.tells_filesystem_freeze = True
+        for part in state.running.candidates():
+            state.tell_filesystem_freeze(part)
     elif answer_by(_request_of(state.running)) <= state.now:
         abort(state, "the time was over when all apps were held")
     else:

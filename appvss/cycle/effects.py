@@ -8,7 +8,7 @@ FreezeFilesystems  ends as FilesystemsFrozen, FilesystemsFailed, or the deadline
 ThawFilesystems    ends as FilesystemsThawed, or the deadline
 WriteJournal       ends as JournalWritten, JournalFailed, or the deadline; at Stage.ENDING nobody waits for it
 InspectPaths       ends as PathsInspected, or the deadline
-the others         are only told
+the others         are only told, TellFilesystemFreeze among them
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ class AskFreeze:
     """The time to get quiet."""
     hold_limit: timedelta
     """The time that it may stay quiet, from its ack on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TellFilesystemFreeze:
+    """Tell an app that is held that the file systems are about to be frozen, or may be frozen already."""
+
+    app: AppId
+    cycle: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +161,7 @@ class EndCycle:
 Effect = (
     AskPrepare
     | AskFreeze
+    | TellFilesystemFreeze
     | AskThaw
     | AskAbort
     | PrepareFilesystems

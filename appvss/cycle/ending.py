@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from appvss.cycle.effects import EndCycle, InspectPaths, ThawFilesystems
+from appvss.cycle.grading import graded
 from appvss.cycle.inputs import AppLostHold, AppThawed, DeadlinePassed, FilesystemsThawed, PathsInspected
 from appvss.cycle.journaling import note_end
 from appvss.cycle.policy import judge, sentence_of
@@ -248,7 +249,7 @@ def _verdict(cycle: Cycle) -> Verdict:
     last_ack = cycle.last_ack()
     return judge(
         cycle.id,
-        [part.result() for part in parts],
+        [graded(cycle, part) for part in parts],
         told_go_on=cycle.told_go_on,
         ended_by=cycle.ended_by,
         filesystems_frozen=cycle.filesystems_frozen,
@@ -265,7 +266,8 @@ def _closed(state: State, verdict: Verdict) -> Closed:
     cycle = state.running
     if cycle.is_check:
         return state.closed.get(cycle.source, UNSEEN)  # no freeze has followed it: a thaw ends the freeze before it
-    lost = [part for part in cycle.participants.values() if part.is_required and part.outcome is not Outcome.HELD]
+    concerned = [part for part in cycle.participants.values() if part.is_required and not part.is_apart]
+    lost = [part for part in concerned if part.outcome is not Outcome.HELD]
     is_promised = cycle.told_go_on or cycle.is_adopted
     is_fine = not is_promised or not (lost or cycle.ended_by or cycle.filesystems_doubt)
     return Closed(cycle.id, is_fine, "" if is_fine else verdict.reasons[0], verdict)

@@ -13,6 +13,7 @@ from appvss.cycle.inputs import (
 )
 from appvss.cycle.state import State
 from appvss.model.event import EventKind
+from appvss.model.names import printable
 from appvss.model.phase import Phase
 
 
@@ -24,8 +25,25 @@ def filesystems_prepared(state: State, input: FilesystemsPrepared) -> None:
         return
     cycle.is_preparing_filesystems, cycle.filesystems_missing = False, input.doubts
     cycle.note_filesystems(input.parts)
+    _note_paths(state, input)
     state.say(EventKind.FILESYSTEMS_PREPARED, detail="; ".join(input.doubts), took=state.now - state.phase_since)
     advance(state)
+
+
+def _note_paths(state: State, input: FilesystemsPrepared) -> None:
+    """Remember where the paths of the apps lie, and say what is to be known of them before anything is frozen."""
+    cycle = state.running
+    if input.paths is None:
+        return
+    cycle.has_located_paths = True
+    for app, paths in input.paths.items():
+        part = cycle.participants.get(app)
+        if part is None:
+            continue
+        part.paths = paths
+        said = [f"{path.path}: {path.reason}" for path in paths if path.reason]
+        if said:
+            state.say(EventKind.PATHS_LOCATED, app, printable("; ".join(said)))
 
 
 def filesystems_frozen(state: State, input: FilesystemsFrozen) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from appvss.cycle.apps import let_go_of_stray, part_of, refuse_answer, register
+from appvss.cycle.apps import is_same_process, let_go_of_stray, part_of, refuse_answer, register
 from appvss.cycle.asking import advance
 from appvss.cycle.ending import abort, fail, fail_all, thaw_next
 from appvss.cycle.inputs import AppLeft, AppLostHold, AppRegistered, AppThawed, DeadlinePassed
@@ -26,7 +26,10 @@ _UNDOING = frozenset({Phase.THAWING_APPS, Phase.ABORTING})
 def return_or_join_late(state: State, input: AppRegistered) -> None:
     """An app registers after the freeze has begun: it comes back to its hold, or it is too late for this cycle."""
     participants, registration = state.running.participants, input.registration
-    if registration.app in participants:
+    before = participants.get(registration.app)
+    # One that the freeze does not concern may be another process now, which has its files elsewhere.
+    is_another = before is not None and before.is_apart and not is_same_process(before.registration, registration)
+    if before is not None and not is_another:
         return_or_watch(state, input)
         return
     register(state, input)
@@ -57,6 +60,9 @@ def _return(state: State, part: Participant, registration: Registration) -> None
     else:
         part.state, part.since = AppState.HELD, state.now
         state.say(EventKind.APP_RETURNED, registration.app, "with its hold unbroken")
+        may_be_frozen = cycle.filesystems_touched or state.phase is Phase.CERTIFYING
+        if cycle.tells_filesystem_freeze and may_be_frozen:
+            state.tell_filesystem_freeze(part)  # it may have been told into the broken stream
         if _has_been_thawed(state, registration.app):
             # Its thaw went into the broken stream.
             state.let_go(part, cycle.ended_by)
@@ -131,8 +137,8 @@ def _go_away(state: State, part: Participant) -> None:
     """A held app's stream broke: the hold may well go on, and it may come back to say so."""
     part.state, part.since = AppState.AWAY, state.now
     part.away_until = state.now + state.settings.return_grace
-    # A thaw that was sent into the broken stream may not have arrived: the app gets it again when it is back.
-    part.let_go = False
+    # What was sent into the broken stream may not have arrived: the app gets it again when it is back.
+    part.let_go = part.is_told = False
     state.running.watch(part)
     state.running.away.add(part.registration.app)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from appvss.model.app import AppId, Registration
-from appvss.model.filesystem import FilesystemPart
+from appvss.model.filesystem import DeclaredPath, FilesystemPart
 from appvss.model.journal import JournalEntry, Stage
 from appvss.model.request import Request
 
@@ -137,6 +137,8 @@ class FilesystemsPrepared:
     """What is left out of the freeze."""
     doubts: tuple[str, ...] = ()
     """One sentence for each that is left out and lowers the verdict by the administrator's word."""
+    paths: Mapping[AppId, tuple[DeclaredPath, ...]] | None = None
+    """Where the paths of each app lie that was registered when it began; None: this freezer does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 - every app that was sent a freeze is sent a thaw or an abort, exactly once per registration, whatever happens in
   between;
 - no phase after the first freeze is left without a deadline armed;
-- the verdict `application` implies: every required app was held, unbroken, over the whole hold, by its own word and by
-  the broker's;
+- the verdict `application` implies: every required app that the freeze concerns was held, unbroken, over the whole
+  hold, by its own word and by the broker's, and its copy is worth no less than that;
 - the sum of granted budgets never exceeds what the source gave;
 - a source gets exactly one answer per request, and none after its limit;
+- no file system is frozen, and nobody is told "go on", before every app that is held was told that they are about to
+  be, on its present stream; a rehearsal freezes none, and tells nobody;
 - no thaw is sent while a requester that was told "go on" has not asked for it. What ends a hold before, such as its
   limit or a lost app, is sent as an abort.
 
-The first and the last two are about what is sent, so they are checked over the effects by `Ledger`, which tests keep
+The first and the last three are about what is sent, so they are checked over the effects by `Ledger`, which tests keep
 beside a machine; the others are checked over the state by `check_step`.
 """
 
@@ -18,7 +20,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw, Effect, EndCycle
+from appvss.cycle.effects import (
+    AnswerSource,
+    AskAbort,
+    AskFreeze,
+    AskPrepare,
+    AskThaw,
+    Effect,
+    EndCycle,
+    FreezeFilesystems,
+    TellFilesystemFreeze,
+)
 from appvss.cycle.inputs import (
     AppFroze,
     AppLeft,
@@ -31,9 +43,10 @@ from appvss.cycle.inputs import (
 )
 from appvss.cycle.state import Cycle, State
 from appvss.model.app import AppId, Requirement
+from appvss.model.grade import Grade
 from appvss.model.instant import Instant
 from appvss.model.phase import Phase
-from appvss.model.request import Request, RequestKind
+from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.verdict import Level, Outcome
 
 
@@ -62,6 +75,10 @@ def check_step(state: State, leads_to: frozenset[Phase] | None) -> None:
     cycle = state.cycle
     if cycle is None:
         return
+    if state.phase in (Phase.FREEZING_FILESYSTEMS, Phase.HOLDING) and not cycle.rehearses:
+        for part in cycle.candidates():
+            untold = part.is_connected and not part.is_told
+            _must(not untold, f"{part.registration.app} is held, and nobody has told it of the file-system freeze")
     total = sum(cycle.grants, timedelta(0))
     _must(not cycle.grants or total <= cycle.budget, f"granted {total} of a budget of {cycle.budget}")
     if state.phase.is_resting:
@@ -85,7 +102,7 @@ def _check_ended(cycle: Cycle) -> None:
         return
     _must(cycle.told_go_on and not cycle.ended_by, f"cycle {cycle.id} is `application` and ended early")
     for part in cycle.participants.values():
-        if part.registration.requirement is not Requirement.REQUIRED:
+        if part.registration.requirement is not Requirement.REQUIRED or part.is_apart:
             continue
         held = part.outcome is Outcome.HELD and part.confirmed
         _must(held, f"{part.registration.app} is required, was not held, and the verdict is `application`")
@@ -94,6 +111,9 @@ def _check_ended(cycle: Cycle) -> None:
             raise AssertionError(f"{part.registration.app} was held, and nobody knows from when to when")
         _must(part.let_go_at >= cycle.hold_ended, f"{part.registration.app} was thawed before the hold ended")
         _must(part.let_go_at - part.acked_at <= part.hold_limit, f"{part.registration.app} held past its limit")
+    for outcome in verdict.outcomes:
+        is_worth_it = outcome.requirement is not Requirement.REQUIRED or outcome.grade not in (Grade.RAW, Grade.FS)
+        _must(is_worth_it, f"{outcome.app} is worth {outcome.grade}, and the verdict is `application`")
 
 
 class Ledger:
@@ -110,6 +130,7 @@ class Ledger:
     def __init__(self, adopted: str = "") -> None:
         self._frozen: set[tuple[AppId, str]] = set()
         self._preparing: set[tuple[AppId, str]] = set()
+        self._told: set[tuple[AppId, str]] = set()
         self._open: dict[tuple[str, str, str], Request] = {}
         self._holding: dict[str, str] = {adopted: ""} if adopted else {}
         """By source, the freeze of the requester that was told "go on" and has not asked for the thaw."""
@@ -152,6 +173,7 @@ class Ledger:
         """A registration has ended: nothing can be sent to it."""
         self._frozen = {key for key in self._frozen if key[0] != app}
         self._preparing = {key for key in self._preparing if key[0] != app}
+        self._told = {key for key in self._told if key[0] != app}
 
     def sent(self, effects: list[Effect], now: Instant) -> None:
         """Record what a step sent.
@@ -168,21 +190,40 @@ class Ledger:
                 self._frozen.add(key)
                 self._preparing.discard(key)
             elif isinstance(effect, AskThaw | AskAbort):
+                self._let_go(effect)
+            elif isinstance(effect, TellFilesystemFreeze):
                 key = (effect.app, effect.cycle)
-                account = self._frozen if key in self._frozen else self._preparing
-                _must(key in account, f"{effect.app} was let go twice, or holds nothing")
-                account.remove(key)
-                holds = ", ".join(self._holding) if isinstance(effect, AskThaw) else ""
-                _must(not holds, f"{effect.app} was sent its thaw while the requesters of {holds} still hold")
+                _must(key in self._frozen, f"{effect.app} was told of the file-system freeze and holds nothing")
+                self._told.add(key)
+            elif isinstance(effect, FreezeFilesystems):
+                self._all_told(effect.cycle, "the file systems are frozen")
             elif isinstance(effect, AnswerSource):
-                request = effect.answer.request
-                found = self._open.pop((request.source, request.kind, request.id), None)
-                _must(found is not None, f"request {request.id} was answered twice, or never asked")
-                _must(now <= request.deadline, f"request {request.id} was answered after its limit")
-                if effect.answer.go_on and request.kind is RequestKind.FREEZE:
-                    self._holding[request.source] = request.id
+                self._answer(effect.answer, now)
             elif isinstance(effect, EndCycle):
                 self._holding.clear()
+
+    def _let_go(self, effect: AskThaw | AskAbort) -> None:
+        key = (effect.app, effect.cycle)
+        account = self._frozen if key in self._frozen else self._preparing
+        _must(key in account, f"{effect.app} was let go twice, or holds nothing")
+        account.remove(key)
+        self._told.discard(key)
+        holds = ", ".join(self._holding) if isinstance(effect, AskThaw) else ""
+        _must(not holds, f"{effect.app} was sent its thaw while the requesters of {holds} still hold")
+
+    def _answer(self, answer: Answer, now: Instant) -> None:
+        request = answer.request
+        found = self._open.pop((request.source, request.kind, request.id), None)
+        _must(found is not None, f"request {request.id} was answered twice, or never asked")
+        _must(now <= request.deadline, f"request {request.id} was answered after its limit")
+        if answer.go_on and request.kind is RequestKind.FREEZE:
+            if not request.rehearses:
+                self._all_told(answer.cycle, "the requester goes on")
+            self._holding[request.source] = request.id
+
+    def _all_told(self, cycle: str, what: str) -> None:
+        untold = [str(app) for app, of in self._frozen if of == cycle and (app, of) not in self._told]
+        _must(not untold, f"{what}, and nobody has told {sorted(untold)}")
 
     def on_time(self, since: Instant, now: Instant) -> None:
         """Every deadline between the two instants has rung on time.

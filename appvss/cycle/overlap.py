@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from appvss.cycle.ending import abort
 from appvss.cycle.inputs import CheckRequested, FreezeRequested
 from appvss.cycle.releasing import give_up_former, turn_away
@@ -35,8 +37,10 @@ def begin_instead(state: State, asked: CheckRequested | FreezeRequested) -> None
     cycle, request = state.running, asked.request
     if request.supersedes:
         give_up_former(state, request)
+    # Where the apps' paths lie may be another thing when it begins: then it asks everybody.
+    later = replace(asked, request=replace(request, apart=frozenset()))
     if _takes_its_place(state, request):
-        state.waiting.insert(0, asked)
+        state.waiting.insert(0, later)
         if state.phase not in _UNDOING:
             abort(state, f"{request.requester} asked for a new {request.kind} before the thaw of this cycle came")
     elif request.overlap is Overlap.JOIN and _can_share(state, request):
@@ -44,7 +48,7 @@ def begin_instead(state: State, asked: CheckRequested | FreezeRequested) -> None
     elif request.overlap is Overlap.REFUSE or len(state.waiting) >= WAITING_LIMIT:
         turn_away(state, request, f"cycle {cycle.id} of {cycle.requester} is under way ({state.phase})")
     else:
-        state.waiting.append(asked)
+        state.waiting.append(later)
         state.say(EventKind.REQUEST_QUEUED, detail=f"{request.kind} by {request.requester} through {request.source}")
 
 
@@ -63,8 +67,9 @@ def _can_share(state: State, request: Request) -> bool:
     is_other = request.source != cycle.source and (request.supersedes or request.source not in cycle.sources)
     is_hold = request.kind is RequestKind.FREEZE and not request.rehearses and not cycle.is_check
     is_possible = state.phase in _SHARED and not cycle.away and answer_by(request) > state.now
-    # What it wants frozen is, or will be: no file system can be added to a hold.
-    is_enough = request.filesystems.scope is Scope.NONE or request.filesystems == cycle.filesystems
+    # What it wants frozen is, or will be: no file system can be added to a hold, and no app that is not asked.
+    has_filesystems = request.filesystems.scope is Scope.NONE or request.filesystems == cycle.filesystems
+    is_enough = has_filesystems and cycle.apart <= request.apart
     return is_other and is_hold and is_possible and is_enough
 
 

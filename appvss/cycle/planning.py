@@ -14,7 +14,7 @@ from appvss.model.budget import LEAST_GRANT, share_budget
 from appvss.model.duration import format_duration
 from appvss.model.event import EventKind
 from appvss.model.request import Request
-from appvss.model.verdict import Outcome
+from appvss.model.verdict import APART, Outcome
 
 ZERO = timedelta(0)
 
@@ -39,7 +39,9 @@ def plan(state: State) -> str:
         for registration in state.awaited.values():
             if registration.app not in cycle.participants:
                 _miss(state, registration, "a former broker had it, and it has not come back to this one yet")
-    missing = [part for part in cycle.participants.values() if part.outcome is not None and part.is_required]
+    _set_apart(state)
+    failed = [part for part in cycle.participants.values() if part.outcome is not None and not part.is_apart]
+    missing = [part for part in failed if part.is_required]
     if missing:
         return sentence_of(missing[0].result())
     _set_aside_by_policy(state)
@@ -71,6 +73,18 @@ def _skip(state: State, parts: Iterable[Participant], reason: str) -> None:
         state.say(EventKind.APP_FAILED, part.registration.app, f"{part.outcome}: {reason}")
         if has_prepared:
             state.let_go(part, reason)  # it may drop what it prepared
+
+
+def _set_apart(state: State) -> None:
+    """Leave out what a freeze of named file systems does not concern. Nothing is wrong with such an app."""
+    cycle = state.running
+    for part in cycle.candidates():
+        if part.registration.app in cycle.apart:
+            has_prepared = part.state is AppState.READY
+            part.outcome, part.state, part.reason = Outcome.SKIPPED, AppState.REGISTERED, APART
+            state.say(EventKind.APP_APART, part.registration.app, APART)
+            if has_prepared:
+                state.let_go(part, APART)  # for a check; it may drop what it prepared
 
 
 def _set_aside_by_policy(state: State) -> None:

@@ -6,10 +6,12 @@ The rules, in the order in which they are tried:
 - File systems were frozen over the whole hold, and the requester ended the hold itself: `filesystem`.
 - Everything else: `crash`. The machine may have been running when the snapshot was taken.
 
-"Something speaks against it" is: a required app whose outcome is not `held`, an end of the hold that the requester did
-not ask for, file systems that this broker froze and that may not have stayed so until the thaw, or one that was to be
-frozen, cannot be, and lowers the verdict by the administrator's word. A tolerated app's
-failure is named and lowers nothing; an ignored app's failure stands in the outcomes alone.
+"Something speaks against it" is: a required app whose outcome is not `held`, or whose copy is worth less than its hold
+for a reason of its own (`grading`: it only stands still, or has files on a file system that was not frozen with the
+others); an end of the hold that the requester did not ask for; file systems that this broker froze and that may not
+have stayed so until the thaw, or one that was to be frozen, cannot be, and lowers the verdict by the administrator's
+word. A tolerated app's failure or lesser worth is named and lowers nothing; an ignored app's stands in the outcomes
+alone. An app that a freeze of named file systems does not concern counts for nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from appvss.model.filesystem import FilesystemPart
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 
 _SAID: dict[Outcome, str] = {
+    Outcome.HELD: "was held, and its copy is worth less",
     Outcome.VETOED: "refused",
     Outcome.TIMED_OUT: "did not answer in time",
     Outcome.DISCONNECTED: "went away before it had answered",
@@ -48,7 +51,7 @@ def judge(
 
     Args:
         cycle: its id.
-        outcomes: every app's part, in the order of the freeze.
+        outcomes: every app's part with its grade, in the order of the freeze.
         told_go_on: whether the requester was told that everything is held.
         ended_by: why the cycle ended other than by its requester's thaw; empty when it did end so.
         filesystems_frozen: whether this broker froze file systems.
@@ -58,7 +61,8 @@ def judge(
         journal_notes: what the journal could not do; it is named and lowers nothing.
         hold: from the last ack to the thaw.
     """
-    named = [outcome for outcome in outcomes if outcome.is_failure and outcome.requirement is not Requirement.IGNORED]
+    spoken = [outcome for outcome in outcomes if outcome.is_failure or outcome.is_lessened]
+    named = [outcome for outcome in spoken if outcome.requirement is not Requirement.IGNORED]
     doubts = [outcome for outcome in named if outcome.requirement is Requirement.REQUIRED]
     lesser = [outcome for outcome in named if outcome.requirement is Requirement.TOLERATED]
     nobody = not any(outcome.outcome is Outcome.HELD for outcome in outcomes)
@@ -85,6 +89,6 @@ def _sentences(failures: Iterable[AppOutcome]) -> list[str]:
 
 
 def sentence_of(failure: AppOutcome) -> str:
-    """One app's failure in words."""
+    """One app's failure, or why its copy is worth less, in words."""
     sentence = f"{failure.app} ({failure.requirement}) {_SAID[failure.outcome]}"
     return f"{sentence}: {failure.reason}" if failure.reason else sentence

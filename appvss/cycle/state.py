@@ -11,15 +11,23 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from appvss.cycle.effects import Announce, AnswerSource, AskAbort, AskThaw, Effect, RefuseInput
+from appvss.cycle.effects import (
+    Announce,
+    AnswerSource,
+    AskAbort,
+    AskThaw,
+    Effect,
+    RefuseInput,
+    TellFilesystemFreeze,
+)
 from appvss.cycle.inputs import CheckRequested, FreezeRequested
 from appvss.model.app import AppId, Registration, Requirement
 from appvss.model.event import Event, EventKind
-from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice, FilesystemPart
+from appvss.model.filesystem import NO_FILESYSTEMS, DeclaredPath, FilesystemChoice, FilesystemPart
 from appvss.model.instant import Instant
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request
-from appvss.model.verdict import AppOutcome, Outcome, Verdict
+from appvss.model.verdict import APART, AppOutcome, Outcome, Verdict
 
 ANSWER_MARGIN = timedelta(milliseconds=100)
 """The cycle decides this long before a request's deadline, so that the answer is there in time."""
@@ -82,11 +90,20 @@ class Participant:
     retryable: bool = False
     doubt: str = ""
     """What the broker has seen that contradicts its hold; empty: nothing."""
+    is_told: bool = False
+    """Whether it was told, on its present stream, that the file systems are about to be frozen."""
+    paths: tuple[DeclaredPath, ...] | None = None
+    """Where its paths lie; None: nobody has looked."""
 
     @property
     def is_required(self) -> bool:
         """Whether its failure fails the cycle."""
         return self.registration.requirement is Requirement.REQUIRED
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it is not asked because the freeze does not concern it."""
+        return self.outcome is Outcome.SKIPPED and self.reason == APART
 
     @property
     def expires_at(self) -> Instant | None:
@@ -177,6 +194,12 @@ class Cycle:
     """Whether the paths of the apps are being looked at before these are thawed."""
     filesystems: FilesystemChoice = NO_FILESYSTEMS
     """Which file systems its requester wants frozen."""
+    apart: set[AppId] = field(default_factory=set)
+    """The apps that a freeze of named file systems does not concern."""
+    has_located_paths: bool = False
+    """Whether the freezer has looked where the paths of the apps lie."""
+    tells_filesystem_freeze: bool = False
+    """Whether the apps are told that the file systems are about to be frozen, or may be: one that comes back, too."""
     is_preparing_filesystems: bool = False
     """Whether the freezer was asked to prepare and has not answered."""
     filesystems_touched: bool = False
@@ -305,6 +328,11 @@ class State:
         self.outbox.append(AnswerSource(Answer(request, go_on, reason, cycle, verdict, hold_limit)))
         word = "go on" if go_on else "no"
         self.say(EventKind.SOURCE_ANSWERED, detail=f"{request.kind}: {word}" + (f", {reason}" if reason else ""))
+
+    def tell_filesystem_freeze(self, part: Participant) -> None:
+        """Tell an app that is held that the file systems are about to be frozen, or may be frozen already."""
+        part.is_told = True
+        self.outbox.append(TellFilesystemFreeze(part.registration.app, self.running.id))
 
     def let_go(self, part: Participant, reason: str) -> None:
         """Send an app its thaw (no reason) or its abort, unless it has had one or cannot be reached."""

@@ -40,6 +40,10 @@ def survey_message(survey: FilesystemSurvey) -> admin_pb2.ListFilesystemsRespons
             for one in survey.warnings
         ],
         veto=survey.veto,
+        apps=[
+            admin_pb2.FilesystemApp(app=one.app, apart=one.is_apart, paths=one.paths, lowers=one.lowers)
+            for one in survey.apps
+        ],
     )
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from appvss import contract
 from appvss.delivery.admin_service import SILENT_DISK, Context
+from appvss.model.app import AppId
 from appvss.model.errors import BrokerUnreachable, CycleBusy, CycleError, MessageInvalid, RequestRefused
 from appvss.model.filesystem import FilesystemChoice
 from appvss.model.names import printable
@@ -59,8 +60,9 @@ class LocalRequests(Protocol):
         freeze_budget: timedelta | None,
         hold_limit: timedelta | None,
         filesystems: FilesystemChoice,
+        apart: frozenset[AppId],
     ) -> LocalHold:
-        """Ask for a freeze.
+        """Ask for a freeze, which asks nobody that is `apart`.
 
         Raises:
             RequestRefused: local requests are switched off.
@@ -78,6 +80,7 @@ class HookRequests(Protocol):
         freeze_budget: timedelta | None,
         hold_limit: timedelta | None,
         filesystems: FilesystemChoice,
+        apart: frozenset[AppId],
     ) -> LocalHold:
         """Freeze and keep the hold; `LocalHold.held` says at once whether there is one.
 
@@ -101,6 +104,8 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
         rehearsals: the source of rehearsals.
         hooks: the source of hooks.
         rehearsed: tells how the rehearsal of that cycle went, as `AdminView.rehearsal` does.
+        apart: the registered apps that a freeze of these file systems does not concern. Answers within moments, and
+            never raises.
     """
 
     def __init__(
@@ -109,11 +114,13 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
         rehearsals: LocalRequests,
         hooks: HookRequests,
         rehearsed: Callable[[str], Awaitable[requester_pb2.RehearseResponse]],
+        apart: Callable[[FilesystemChoice], Awaitable[frozenset[AppId]]],
     ) -> None:
         self._requests = requests
         self._rehearsals = rehearsals
         self._hooks = hooks
         self._rehearsed = rehearsed
+        self._apart = apart
 
     async def Rehearse(  # noqa: N802, D102 - named and described in requester.proto
         self, request: requester_pb2.RehearseRequest, context: Context
@@ -187,7 +194,8 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
         self, request: requester_pb2.HookFreezeRequest, context: Context
     ) -> requester_pb2.HookFreezeResponse:
         async with _refusing(context):
-            hold = await self._hooks.freeze(*_wanted(request.begin))
+            wanted = _wanted(request.begin)
+            hold = await self._hooks.freeze(*wanted, await self._apart(wanted[-1]))
         try:
             if await hold.held():
                 limit = contract.duration_message(hold.hold_limit)
@@ -208,10 +216,11 @@ class RequesterService(requester_pb2_grpc.RequesterServiceServicer):
         verdict, kept = end
         return requester_pb2.HookThawResponse(verdict=contract.verdict_message(verdict), kept=kept)
 
-    @staticmethod
-    async def _ask(requests: LocalRequests, begin: requester_pb2.Begin, context: Context) -> LocalHold:
+    async def _ask(self, requests: LocalRequests, begin: requester_pb2.Begin, context: Context) -> LocalHold:
         async with _refusing(context):
-            return requests.begin(*_wanted(begin))
+            wanted = _wanted(begin)
+            apart = await self._apart(wanted[-1])
+            return requests.begin(*wanted, apart)
 
 
 def _wanted(

@@ -7,13 +7,13 @@ before the first app's thaw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from appvss.freezer.plan import Plan
-from appvss.model.filesystem import FilesystemChoice, FilesystemPart, FreezerState
+from appvss.model.filesystem import DeclaredPath, FilesystemChoice, FilesystemPart, FreezerState
 
 
 class FreezeFailed(Exception):
@@ -36,6 +36,8 @@ class Prepared:
     parts: tuple[FilesystemPart, ...] = ()
     doubts: tuple[str, ...] = ()
     """One sentence for each file system that is left out and lowers the verdict by the administrator's word."""
+    places: Mapping[str, DeclaredPath] | None = None
+    """Where each declared path lies; None: this freezer does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Freezer(Protocol):
         Args:
             cycle: for which.
             choice: what the requester wants.
-            declared: the paths that the apps of the cycle declare, for `Scope.DECLARED`; they need not exist.
+            declared: the paths that the apps of the cycle declare; they need not exist.
             budget: how long it may take; the caller gives up then.
 
         Raises:

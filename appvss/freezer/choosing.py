@@ -56,6 +56,10 @@ class Chosen:
     targets: tuple[SuperBlock, ...]
     left: tuple[Left, ...]
     cautions: tuple[Caution, ...]
+    wanted: frozenset[str] = frozenset()
+    """The devices that the requester means, whether or not they are frozen."""
+    spared: frozenset[str] = frozenset()
+    """Those that carry `/` and that the requester would mean, if it did not spare them."""
 
 
 def choose(
@@ -143,6 +147,7 @@ class _Choosing:
         self._dependencies = dependencies
         self._settings = settings
         self.wanted: set[str] = set()
+        self._spared: set[str] = set()
         self._left: dict[Left, None] = {}
         self._cautions: dict[Caution, None] = {}
 
@@ -204,6 +209,7 @@ class _Choosing:
         root = self._dependencies.uppers.get(mount.device, mount.device)
         for device in self.wanted & {root, *self._dependencies.carriers_of(root)}:
             self.wanted.discard(device)
+            self._spared.add(device)
             known, reason = self._blocks[device].known, "`/` lies on it, and the terminal of its requester might hang"
             self._leave(known.path, device, known.type, reason, FilesystemOutcome.EXCLUDED)
 
@@ -224,7 +230,8 @@ class _Choosing:
                 targets.append(block)
             else:
                 self._leave(block.known.path, block.device, block.known.type, why[1], why[0])
-        return Chosen(tuple(targets), tuple(self._left), tuple(self._cautions))
+        left, cautions = tuple(self._left), tuple(self._cautions)
+        return Chosen(tuple(targets), left, cautions, frozenset(self.wanted), frozenset(self._spared))
 
     def _leave(
         self,

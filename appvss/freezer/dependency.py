@@ -69,6 +69,8 @@ class Dependencies:
     elsewhere: tuple[Elsewhere, ...] = ()
     resolved: Mapping[str, bytes] = field(default_factory=dict)
     """Named or declared path -> what it is without symbolic links, as far as that could be looked up without fear."""
+    missing: frozenset[str] = frozenset()
+    """Named or declared paths at which nothing lies. Where a look-up may hang, nobody has looked."""
     plain_files: frozenset[int] = frozenset()
     """Ids of mounts that are mounted on something else than a directory (a bind mount of one file)."""
 

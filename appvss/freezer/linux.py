@@ -214,7 +214,7 @@ class LinuxFreezer:
             guardian = await self._the_guardian()
             await self._open(hold, plan)
             await self._sync(hold, guardian)
-        return Prepared(parts, doubts)
+        return Prepared(parts, doubts, plan.places)
 
     async def _plan(self, choice: FilesystemChoice, declared: Sequence[str]) -> Plan:
         try:

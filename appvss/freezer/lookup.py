@@ -17,6 +17,19 @@ def answers(path: bytes, mounts: MountTable) -> bool:
     return bool(way) and all(answers_at_once(mount) for mount in way)
 
 
+def is_missing(path: bytes, mounts: MountTable) -> bool:
+    """Whether nothing lies at a path, which has no symbolic links; not when a look-up may hang, or is not allowed."""
+    if not answers(path, mounts):
+        return False
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def resolve(path: bytes, mounts: MountTable) -> bytes:
     """An absolute path without symbolic links, `.`, `..` and double slashes; it need not exist.
 

@@ -6,7 +6,7 @@ Pure: the mount table (`mountinfo`) and what lies on what (`surroundings`) come 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from appvss.freezer.cautions import Caution, CautionKind, cautions, circles
@@ -14,8 +14,9 @@ from appvss.freezer.choosing import Chosen, FilesystemSettings, Left, PlanRefuse
 from appvss.freezer.dependency import Dependencies
 from appvss.freezer.mountinfo import MountTable, shown
 from appvss.freezer.order import waves
+from appvss.freezer.places import places
 from appvss.freezer.superblocks import SuperBlock, superblocks
-from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, Unfreezable
+from appvss.model.filesystem import DeclaredPath, FilesystemChoice, FilesystemOutcome, Unfreezable
 
 __all__ = ["Caution", "CautionKind", "FilesystemSettings", "Left", "Plan", "PlanRefused", "Target", "plan"]
 
@@ -52,6 +53,8 @@ class Plan:
     cautions: tuple[Caution, ...] = ()
     veto: str = ""
     """Why nothing may be frozen, one lower-case sentence; empty: it may."""
+    places: Mapping[str, DeclaredPath] | None = None
+    """Where each path lies that apps declare; None: nobody has looked."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -70,7 +73,7 @@ def plan(
 
     Args:
         choice: what the requester wants.
-        declared: the paths that apps declare, for `Scope.DECLARED`; they need not exist.
+        declared: the paths that apps declare; they need not exist.
         mounts: the mount table.
         dependencies: what lies on what, looked up with the same table. Its `resolved` has the paths without symbolic
             links; one that it does not have is taken as it is written.
@@ -81,6 +84,7 @@ def plan(
     """
     blocks = superblocks(mounts, dependencies.plain_files)
     chosen = choose(choice, declared, mounts, blocks, dependencies, settings)
+    located = places(declared, mounts, blocks, dependencies, chosen, settings)
     paths = {block.device: block.known.path for block in chosen.targets}
     carriers = {device: dependencies.carriers_of(device) & paths.keys() for device in paths}
     targets = {block.device: _target(block, carriers[block.device]) for block in chosen.targets}
@@ -91,6 +95,7 @@ def plan(
         left=chosen.left,
         cautions=chosen.cautions + cautions(paths, blocks, dependencies),
         veto=_veto(chosen, circles(paths, dependencies), settings),
+        places=located,
     )
 
 

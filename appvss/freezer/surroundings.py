@@ -18,7 +18,7 @@ from appvss.freezer.dependency import Dependencies, OwnFiles, SwapArea
 from appvss.freezer.elsewhere import mounted_elsewhere
 from appvss.freezer.images import Images
 from appvss.freezer.kinds import Kind, kind_of
-from appvss.freezer.lookup import answers, resolve
+from appvss.freezer.lookup import answers, is_missing, resolve
 from appvss.freezer.mountinfo import MountTable, unescaped
 from appvss.freezer.superblocks import superblocks
 
@@ -46,6 +46,7 @@ def look_around(
     elsewhere = mounted_elsewhere(mounts, procfs)
     images = Images(mounts, superblocks(mounts, ()), sysfs, procfs)
     images.find(other.device for other in elsewhere)
+    resolved = {path: resolve(os.fsencode(path), mounts) for path in paths if path.startswith("/")}
     return Dependencies(
         images=tuple(images.found),
         untold=images.untold,
@@ -53,7 +54,8 @@ def look_around(
         swaps=tuple(_swaps(images, procfs)),
         own=tuple(_own(own, mounts, images)),
         elsewhere=elsewhere,
-        resolved={path: resolve(os.fsencode(path), mounts) for path in paths if path.startswith("/")},
+        resolved=resolved,
+        missing=frozenset(path for path, plain in resolved.items() if is_missing(plain, mounts)),
         plain_files=frozenset(_plain_files(mounts)),
     )
 

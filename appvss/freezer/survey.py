@@ -19,7 +19,7 @@ def survey(
 
     Args:
         choice: what the requester wants.
-        declared: the paths that apps declare, for `Scope.DECLARED`.
+        declared: the paths that apps declare.
         own: what the broker has -> where it lies, as in `{"state directory": "/var/lib/appvss"}`.
         settings: the administrator's word.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from appvss.model.grade import Grade
 from appvss.model.names import check_name
 
 DEFAULT_ORDER = 50
@@ -96,5 +97,7 @@ class Registration:
     the same is the same process, also for a broker that is new. Empty: not known."""
     watch_paths: bool = False
     """Whether the broker looks for changes of the paths that it declared while it is held."""
+    grade: Grade = Grade.APP
+    """What a copy is worth, at most, that is taken in its hold: `app`, or `fs` if it only stands still."""
     set_aside: str = ""
     """Why it is not asked to freeze, by the administrator's policy; empty: it takes part."""

@@ -404,7 +404,8 @@ def _ended(past: PastCycle) -> tuple[str, ...]:
     hold = f", after a hold of {format_duration(verdict.hold)}" if verdict.hold is not None else ""
     said = [f"The history completes it: the verdict is {verdict.level}{hold}."]
     if verdict.level is Level.APPLICATION:
-        said.append("Every required app held, unbroken, from its ack to the thaw.")
+        whom = " that the freeze concerned" if any(outcome.is_apart for outcome in verdict.outcomes) else ""
+        said.append(f"Every required app{whom} held, unbroken, from its ack to the thaw.")
     if still := [part.path for part in verdict.filesystems if part.outcome is FilesystemOutcome.HELD]:
         said.append(f"File systems that stood still until the thaw: {_names(map(safe, still))}.")
     passed_over = (FilesystemOutcome.HELD, FilesystemOutcome.SKIPPED)

@@ -12,7 +12,12 @@
         CycleBusy  CycleUnknown  RequestRefused
       CertificateError                what a certificate does not prove
         CertificateInvalid  CertificateEdited  CertificateUnmatched
+      VerifyError                     a copy cannot be looked at (`appvss verify`)
+        CopyInvalid  CopyInUse  EvidenceMissing  VerifierUnavailable
       MachineUnfit                    `appvss doctor` has found something that would fail a freeze
+      AppUnfit                        `appvss check-app` has found an app that does not keep the contract
+      CommandUnusable                 a program that was named cannot be started
+      AppNotAttached                  the program was started, and its app does not come
       AppError                        raised inside an app, by the SDK or by its author
         Veto  HoldLost  FreezeEnded
       SimulatorUnavailable            this machine cannot carry a simulator
@@ -99,16 +104,21 @@ class ConfigurationInvalid(UsageError):
     Args:
         path: where the configuration was read from, for the sentence.
         problems: one line each, `key: what is wrong`.
+        hint: what to do; the default is for the broker's file.
     """
 
     exit_code = ExitCode.CONFIGURATION
 
-    def __init__(self, path: str, problems: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: str,
+        problems: Sequence[str],
+        hint: str = (
+            "`appvss config sample` prints every key with its meaning; `appvss config check FILE` checks again."
+        ),
+    ) -> None:
         count = len(problems)
-        super().__init__(
-            f"{path} has {count} problem{'s' if count != 1 else ''}: {'; '.join(problems)}",
-            "`appvss config sample` prints every key with its meaning; `appvss config check FILE` checks again.",
-        )
+        super().__init__(f"{path} has {count} problem{'s' if count != 1 else ''}: {'; '.join(problems)}", hint)
         self.problems = tuple(problems)
 
 
@@ -118,15 +128,18 @@ class ConfigurationUnreadable(UsageError):
     Args:
         path: the file.
         reason: why, in lower case.
+        hint: what to do; the default is for the broker's file.
     """
 
     exit_code = ExitCode.CONFIGURATION
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(
-            f"the configuration {path} cannot be read: {reason}",
-            "Name a file that this user may read; `appvss config sample` prints one to begin with.",
-        )
+    def __init__(
+        self,
+        path: str,
+        reason: str,
+        hint: str = "Name a file that this user may read; `appvss config sample` prints one to begin with.",
+    ) -> None:
+        super().__init__(f"the configuration {path} cannot be read: {reason}", hint)
 
 
 class SourceError(AppvssError):
@@ -251,14 +264,65 @@ class CertificateUnmatched(CertificateError):
     """The history knows the cycle of a certificate, but with another certificate: the two are not of one snapshot."""
 
 
+class VerifyError(AppvssError):
+    """A copy cannot be looked at, so that nothing is known of what it is worth."""
+
+    exit_code = ExitCode.UNPROVEN
+
+
+class CopyInvalid(VerifyError):
+    """An image or folder that is not there, cannot be read, or does not have the app's files."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class CopyInUse(VerifyError):
+    """What was named is no copy: somebody is writing to it, or it is mounted."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class EvidenceMissing(VerifyError):
+    """Nobody knows what the app had said in the cycle, or the app did not hold in it."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class VerifierUnavailable(VerifyError):
+    """This machine cannot verify such a copy: no root, no room, no server program, or an engine without a verifier."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
 class MachineUnfit(AppvssError):
     """The pre-flight has found something that would fail a freeze, or leave it unproven."""
 
     exit_code = ExitCode.UNFIT
 
 
+class AppUnfit(AppvssError):
+    """The kit for apps has found one that does not keep the contract."""
+
+    exit_code = ExitCode.UNFIT
+
+
+class CommandUnusable(AppvssError):
+    """A program that was named cannot be started."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class AppNotAttached(AppvssError):
+    """A program was started whose app does not come, or is not admitted."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
 class AppError(AppvssError):
     """Raised inside an app: by its author to say something, or by the SDK to end a freeze."""
+
+    retryable = False
+    """Whether trying again soon may help."""
 
 
 class Veto(AppError):

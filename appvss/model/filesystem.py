@@ -87,6 +87,26 @@ class FilesystemPart:
     """How long FIFREEZE took, by the freezer's clock; None: it was not frozen."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredPath:
+    """Where a path lies that an app declares, as the freezer has found it before the freeze."""
+
+    path: str
+    """As the app wrote it, printable."""
+    device: str = ""
+    """`major:minor` of the super block that what is written there goes to; empty: nobody can tell."""
+    is_planned: bool = False
+    """Whether that file system is to be frozen."""
+    is_meant: bool = False
+    """Whether the requester means that file system, or one that carries its image."""
+    reason: str = ""
+    """Why it is not to be frozen, or what else is to be known of the path: one lower-case sentence; empty: nothing."""
+    lowers: bool = False
+    """Whether the app's copy is worth less by it: it is on a disk, and is not to be frozen."""
+    is_spared: bool = False
+    """Whether it is not to be frozen only because the requester spares `/` (`FilesystemChoice.spares_root`)."""
+
+
 class FreezerMode(StrEnum):
     """Who freezes the file systems of this machine."""
 
@@ -176,6 +196,20 @@ class FilesystemWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesystemApp:
+    """One app whose paths do not all lie in a freeze."""
+
+    app: str
+    """Its name, with its instance in brackets if it has one."""
+    is_apart: bool = False
+    """Whether it would not be asked, since it has nothing on the file systems that are named."""
+    paths: tuple[str, ...] = ()
+    """One sentence for each path of which there is something to be known."""
+    lowers: bool = False
+    """Whether its copy would be worth less by them."""
+
+
+@dataclass(frozen=True, slots=True)
 class FilesystemSurvey:
     """What a freeze would do to the file systems of this machine."""
 
@@ -186,3 +220,5 @@ class FilesystemSurvey:
     warnings: tuple[FilesystemWarning, ...] = ()
     veto: str = ""
     """Why such a freeze would be refused, one lower-case sentence; empty: it would not."""
+    apps: tuple[FilesystemApp, ...] = ()
+    """The apps with paths of which there is something to be known."""

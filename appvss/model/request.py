@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from appvss.model.app import AppId
 from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice
 from appvss.model.instant import Instant
 from appvss.model.policy import Overlap
@@ -50,6 +51,8 @@ class Request:
     """Whether it is a rehearsal: apps are frozen and thawed, file systems are not, and no certificate is written."""
     filesystems: FilesystemChoice = NO_FILESYSTEMS
     """Which file systems are to be frozen with the apps; none in a check or a rehearsal."""
+    apart: frozenset[AppId] = frozenset()
+    """With `Scope.NAMED`: the apps that declare paths, none of which is on a named file system. They are not asked."""
 
 
 @dataclass(frozen=True, slots=True)

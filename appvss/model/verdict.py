@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 from appvss.model.app import AppId, Requirement
 from appvss.model.filesystem import FilesystemPart
+from appvss.model.grade import Grade
 
 
 class Level(StrEnum):
@@ -42,6 +44,10 @@ class Outcome(StrEnum):
     """It was not asked, because the cycle ended before its turn or something else had failed."""
 
 
+APART: Final = "none of its paths is on a named file system"
+"""Why an app is `skipped` that a freeze of named file systems does not concern. It counts as no failure."""
+
+
 @dataclass(frozen=True, slots=True)
 class AppOutcome:
     """One app's part in a cycle."""
@@ -51,7 +57,7 @@ class AppOutcome:
     requirement: Requirement
     order: int
     reason: str = ""
-    """Why, when the outcome is not `held`."""
+    """Why, when the outcome is not `held`, or the grade below `app` for a reason that is the app's own."""
     retryable: bool = False
     """Whether trying again soon may help. Only a veto can say so."""
     time_to_freeze: timedelta | None = None
@@ -60,11 +66,23 @@ class AppOutcome:
     """From the ack to the thaw, by the broker's clock."""
     evidence: Mapping[str, str] = field(default_factory=dict)
     """What the app gave with its ack, such as a log position."""
+    grade: Grade | None = None
+    """What the copy of its files is worth; None: nobody knows."""
 
     @property
     def is_failure(self) -> bool:
         """Whether this outcome counts against the app."""
-        return self.outcome is not Outcome.HELD
+        return self.outcome is not Outcome.HELD and not self.is_apart
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether it was not asked because the freeze does not concern it."""
+        return self.outcome is Outcome.SKIPPED and self.reason == APART
+
+    @property
+    def is_lessened(self) -> bool:
+        """Whether it held, and its copy is worth less than its hold for a reason that is the app's own."""
+        return self.outcome is Outcome.HELD and self.grade in (Grade.RAW, Grade.FS) and bool(self.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,13 @@ from datetime import timedelta
 from typing import Final
 
 from appvss import contract
-from appvss.model.filesystem import FilesystemSurvey, FilesystemWarning, LeftFilesystem, PlannedFilesystem
+from appvss.model.filesystem import (
+    FilesystemApp,
+    FilesystemSurvey,
+    FilesystemWarning,
+    LeftFilesystem,
+    PlannedFilesystem,
+)
 from appvss.model.names import printable
 from appvss.sdk.admin_cycles import WORD_LIMIT
 from appvss.v1 import admin_pb2
@@ -67,6 +73,12 @@ def survey_of(message: admin_pb2.ListFilesystemsResponse) -> FilesystemSurvey:
             for one in message.warnings
         ),
         veto=printable(message.veto),
+        apps=tuple(
+            FilesystemApp(
+                printable(one.app, WORD_LIMIT), one.apart, tuple(printable(path) for path in one.paths), one.lowers
+            )
+            for one in message.apps
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from appvss import contract
 from appvss.model.app import AppId, Peer, Requirement
+from appvss.model.grade import Grade
 from appvss.model.names import printable
 from appvss.model.phase import Phase
 from appvss.model.policy import PolicyValue
@@ -154,6 +155,8 @@ class AppStatus:
     registrations: int = 0
     watch_paths: bool = False
     """Whether its paths are watched while it is held."""
+    grade: Grade = Grade.APP
+    """What a copy is worth, at most, that is taken in its hold."""
 
 
 def _lines(texts: Iterable[str], limit: int = WORD_LIMIT) -> tuple[str, ...]:
@@ -275,4 +278,5 @@ def app_of(message: admin_pb2.App) -> AppStatus:
         refused_messages=message.refused_messages,
         registrations=message.registrations,
         watch_paths=message.watch_paths,
+        grade=contract.grade_of(message.grade),
     )

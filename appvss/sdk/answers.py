@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from appvss import contract
-from appvss.model.errors import HoldLost, Veto
+from appvss.model.errors import AppError
 from appvss.model.names import printable
 from appvss.sdk.inputs import Failure
 
@@ -23,10 +23,8 @@ def evidence_of(given: object) -> dict[str, str]:
 
 def failure_of(error: BaseException) -> Failure:
     """Why the app's own code failed, as one printable sentence that is never empty."""
-    if isinstance(error, Veto):
-        return Failure(printable(error.reason) or "the app gave no reason", error.retryable)
-    if isinstance(error, HoldLost):
-        return Failure(printable(error.reason) or "the app gave no reason")
+    if isinstance(error, AppError):  # its sentence is meant for people
+        return Failure(printable(error.sentence) or "the app gave no reason", error.retryable)
     name = type(error).__name__
     try:
         text = printable(str(error))

@@ -61,6 +61,7 @@ def serve(
     hold_limit: timedelta = DEFAULT_HOLD_LIMIT,
     paths: Iterable[str | os.PathLike[str]] = (),
     watch_paths: bool = False,
+    grade: str = "app",
     instance: str = "",
     runtime_directory: str | os.PathLike[str] | None = None,
 ) -> Coroutine[Any, Any, None]:
@@ -88,6 +89,8 @@ def serve(
         paths: folders and files that the hold protects, for the administrator.
         watch_paths: have the broker look whether they change while the app is held, which counts as a broken hold. They
             must be absolute and printable, and nobody but this app may change them.
+        grade: what a copy is worth, at most, that is taken in this app's hold: "app"; or "fs" for an app that only
+            stands still and flushes nothing, which lowers the verdict if the app is required.
         instance: tells two processes of one name apart.
         runtime_directory: where the broker's sockets are. None: `APPVSS_RUNTIME_DIRECTORY` from the environment, else
             the platform's place.
@@ -109,6 +112,7 @@ def serve(
         hold_limit=hold_limit,
         paths=paths,
         watch_paths=watch_paths,
+        grade=grade,
         instance=instance,
         runtime_directory=runtime_directory,
         prepares=prepare is not None,

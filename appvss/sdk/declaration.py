@@ -13,6 +13,7 @@ from typing import Any, Final
 from appvss import contract
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
 from appvss.model.errors import UsageError
+from appvss.model.grade import Grade
 from appvss.model.names import check_name
 from appvss.model.version import VERSION
 from appvss.sdk.identity import incarnation
@@ -58,6 +59,7 @@ def declare(
     hold_limit: timedelta,
     paths: Iterable[str | os.PathLike[str]],
     watch_paths: bool,
+    grade: str,
     instance: str,
     runtime_directory: str | os.PathLike[str] | None,
     prepares: bool,
@@ -79,6 +81,7 @@ def declare(
         freeze_timeout=None if freeze_timeout is None else _length("freeze_timeout", freeze_timeout),
         hold_limit=_length("hold_limit", hold_limit),
         watch_paths=watch_paths,
+        grade=_grade(grade),
     )
     if len(registration.after) > contract.AFTER_LIMIT:
         raise UsageError(
@@ -147,6 +150,12 @@ def _requirement(requirement: str) -> Requirement:
     except ValueError as error:
         known = ", ".join(Requirement)
         raise UsageError(f"requirement is {requirement!r}", f"Choose one of: {known}.") from error
+
+
+def _grade(grade: str) -> Grade:
+    if grade not in (Grade.APP, Grade.FS):
+        raise UsageError(f"grade is {grade!r}", f"Choose one of: {Grade.APP}, {Grade.FS}.")
+    return Grade(grade)
 
 
 def _length(what: str, length: timedelta) -> timedelta:

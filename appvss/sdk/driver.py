@@ -72,6 +72,7 @@ class Driver:
         self._lock = threading.RLock()
         self._stepping = False
         self._ending = Ending()
+        self._filesystem_freeze = threading.Event()
 
     @property
     def attached(self) -> bool:
@@ -129,11 +130,21 @@ class Driver:
                 shell.end_prepare()
             case effects.Enter():
                 self._ending = Ending()
-                freeze = Freeze(effect.cycle, effect.requester, effect.budget, effect.hold_limit, ended=self._ending)
+                self._filesystem_freeze = threading.Event()
+                freeze = Freeze(
+                    effect.cycle,
+                    effect.requester,
+                    effect.budget,
+                    effect.hold_limit,
+                    ended=self._ending,
+                    filesystem_freeze=self._filesystem_freeze,
+                )
                 shell.enter(freeze)
             case effects.EndEntering():
                 self._ending.end(effect.reason)
                 shell.end_entering()
+            case effects.TellFilesystemFreeze():
+                self._filesystem_freeze.set()
             case effects.Leave():
                 if effect.ended is not None:
                     self._ending.end(effect.ended)

@@ -65,6 +65,11 @@ class EndEntering:
 
 
 @dataclass(frozen=True, slots=True)
+class TellFilesystemFreeze:
+    """Let the app's context know that the file systems are about to be frozen."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """Leave the app's context. `ended`: why the hold ends before its time; None: it is thawed. Ends as `Left`."""
 
@@ -84,4 +89,16 @@ class Finish:
     """After `CloseAsked`: nothing is held and nothing runs any more."""
 
 
-Effect: TypeAlias = Greet | DropStream | Send | RunPrepare | EndPrepare | Enter | EndEntering | Leave | Note | Finish
+Effect: TypeAlias = (
+    Greet
+    | DropStream
+    | Send
+    | RunPrepare
+    | EndPrepare
+    | Enter
+    | EndEntering
+    | TellFilesystemFreeze
+    | Leave
+    | Note
+    | Finish
+)

@@ -37,6 +37,10 @@ class Freeze:
         asked_at: when the question came, on this process's monotonic clock.
         ended: set when the freeze ends early: the budget ran out before the context was entered, the hold limit
             passed, the cycle was aborted before the ack, or the app is being closed. It is not set by a thaw.
+        filesystem_freeze: set when the broker says, after the ack, that the file systems are about to be frozen. From
+            then until the thaw nobody may be waited for whose files may lie on one of them: no call to the database
+            (facts/database-quiesce.md section 1). A hold that ends early while it is set is let go of without a
+            question, such as by closing the session.
     """
 
     cycle: str
@@ -45,6 +49,7 @@ class Freeze:
     hold_limit: timedelta
     asked_at: Instant = field(default_factory=now, repr=False, compare=False)
     ended: threading.Event = field(default_factory=Ending, repr=False, compare=False)
+    filesystem_freeze: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def budget_left(self) -> timedelta:
         """What is left of the time to get quiet, never below zero: the time-out to give to a lock or a statement."""

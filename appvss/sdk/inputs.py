@@ -76,6 +76,13 @@ class AbortAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class FilesystemFreezeTold:
+    """The broker says that the file systems are about to be frozen."""
+
+    cycle: str
+
+
+@dataclass(frozen=True, slots=True)
 class PrepareEnded:
     """The app's prepare function has returned, or failed."""
 
@@ -115,7 +122,7 @@ class CloseAsked:
     reason: str
 
 
-Question: TypeAlias = PrepareAsked | FreezeAsked | QuestionUnusable | ThawAsked | AbortAsked
+Question: TypeAlias = PrepareAsked | FreezeAsked | QuestionUnusable | FilesystemFreezeTold | ThawAsked | AbortAsked
 """What only a broker can say, and only after its welcome."""
 WorkEnded: TypeAlias = PrepareEnded | Entered | EnterFailed | Left
 """What only the app's own code can bring about."""

@@ -36,6 +36,7 @@ from appvss.sdk.effects import (
     Note,
     RunPrepare,
     Send,
+    TellFilesystemFreeze,
 )
 from appvss.sdk.inputs import Failure, Input, Question, WorkEnded
 from appvss.sdk.states import Entering, Held, Idle, Leaving, Preparing, State
@@ -280,6 +281,11 @@ class AppMachine:
         self._send_thawed(self._past, state.thaws_owed)
         return Idle()
 
+    def _hear_of_filesystem_freeze(self, state: Held, told: inputs.FilesystemFreezeTold, _now: Instant) -> State:
+        if told.cycle == state.cycle:
+            self._effects.append(TellFilesystemFreeze())
+        return state
+
     # The end of a hold.
 
     def _lose(self, state: Held, reason: str) -> State:
@@ -363,6 +369,7 @@ _ANYWHERE: Final[Mapping[type, _Row]] = {
     inputs.Welcomed: AppMachine._be_welcomed,
     inputs.StreamEnded: AppMachine._lose_stream,
     inputs.QuestionUnusable: AppMachine._refuse_question,
+    inputs.FilesystemFreezeTold: AppMachine._stay,  # nothing is held: it is about a cycle that is over here
     inputs.ThawAsked: AppMachine._thaw,
     inputs.AbortAsked: AppMachine._thaw,
     inputs.DeadlinePassed: AppMachine._stay,
@@ -386,6 +393,7 @@ _TABLE: Final[Mapping[tuple[type, type], _Row]] = {
     (Entering, inputs.EnterFailed): AppMachine._fail_entering,
     (Held, inputs.PrepareAsked): AppMachine._prepare_again,
     (Held, inputs.FreezeAsked): AppMachine._freeze_again,
+    (Held, inputs.FilesystemFreezeTold): AppMachine._hear_of_filesystem_freeze,
     (Held, inputs.Left): AppMachine._lose_by_itself,
     (Leaving, inputs.PrepareAsked): AppMachine._be_busy,
     (Leaving, inputs.FreezeAsked): AppMachine._be_busy,

@@ -70,6 +70,7 @@ def serve_in_thread(
     hold_limit: timedelta = DEFAULT_HOLD_LIMIT,
     paths: Iterable[str | os.PathLike[str]] = (),
     watch_paths: bool = False,
+    grade: str = "app",
     instance: str = "",
     runtime_directory: str | os.PathLike[str] | None = None,
 ) -> ServingThread:
@@ -99,6 +100,7 @@ def serve_in_thread(
         hold_limit=hold_limit,
         paths=paths,
         watch_paths=watch_paths,
+        grade=grade,
         instance=instance,
         runtime_directory=runtime_directory,
         prepares=prepare is not None,

@@ -9,13 +9,21 @@ from google.protobuf.duration_pb2 import Duration
 from appvss.contract import length_of
 from appvss.model.errors import MessageInvalid
 from appvss.model.names import printable
-from appvss.sdk.inputs import AbortAsked, FreezeAsked, PrepareAsked, QuestionUnusable, ThawAsked, Welcomed
+from appvss.sdk.inputs import (
+    AbortAsked,
+    FilesystemFreezeTold,
+    FreezeAsked,
+    PrepareAsked,
+    QuestionUnusable,
+    ThawAsked,
+    Welcomed,
+)
 from appvss.v1 import app_pb2
 
 
 def input_of(
     response: app_pb2.AttachResponse,
-) -> Welcomed | PrepareAsked | FreezeAsked | QuestionUnusable | ThawAsked | AbortAsked | None:
+) -> Welcomed | PrepareAsked | FreezeAsked | QuestionUnusable | FilesystemFreezeTold | ThawAsked | AbortAsked | None:
     """The input that a message is, or None for one that asks nothing: a refusal, a goodbye, one from the future.
 
     A cycle is taken as it is, since the answer must name the same; the requester and a reason are made printable.
@@ -27,6 +35,8 @@ def input_of(
             return _prepare_of(response.prepare)
         case "freeze":
             return _freeze_of(response.freeze)
+        case "filesystem_freeze":
+            return FilesystemFreezeTold(response.filesystem_freeze.cycle)
         case "thaw":
             return ThawAsked(response.thaw.cycle)
         case "abort":

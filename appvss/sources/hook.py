@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from appvss.model.app import AppId
 from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice
 from appvss.model.request import Answer, RequestKind
 from appvss.model.verdict import Verdict
@@ -46,6 +47,7 @@ class HookSource(LocalSource):
         freeze_budget: timedelta | None,
         hold_limit: timedelta | None,
         filesystems: FilesystemChoice = NO_FILESYSTEMS,
+        apart: frozenset[AppId] = frozenset(),
     ) -> Hold:
         """Freeze, and keep the hold. When it is not held (`Hold.is_held`), nothing is kept and `Hold.ended` says why.
 
@@ -56,13 +58,14 @@ class HookSource(LocalSource):
             freeze_budget: the time for prepare and freeze together. None: as configured.
             hold_limit: the longest hold. None: as configured.
             filesystems: which file systems are to be frozen with the apps.
+            apart: the apps that a freeze of these does not concern.
 
         Raises:
             RequestRefused: hooks are switched off.
             BrokerUnreachable: the broker is starting or stopping.
             MessageInvalid: a length is over the configured one.
         """
-        hold = self.begin(requester, freeze_budget, hold_limit, filesystems)
+        hold = self.begin(requester, freeze_budget, hold_limit, filesystems, apart)
         self._kept, self._may_owe_former = hold, False
         try:
             is_held = await hold.held()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from appvss.model.app import AppId
 from appvss.model.cycle import CycleRecord
 from appvss.model.duration import format_duration
 from appvss.model.errors import BrokerUnreachable, CycleBusy, CycleError, MessageInvalid, RequestRefused
@@ -167,6 +168,7 @@ class LocalSource:
         freeze_budget: timedelta | None,
         hold_limit: timedelta | None,
         filesystems: FilesystemChoice = NO_FILESYSTEMS,
+        apart: frozenset[AppId] = frozenset(),
     ) -> Hold:
         """Ask for a freeze in the name of a requester.
 
@@ -175,6 +177,7 @@ class LocalSource:
             freeze_budget: the time for prepare and freeze together. None: as configured.
             hold_limit: the longest hold. None: as configured.
             filesystems: which file systems are to be frozen with the apps. A rehearsal freezes none.
+            apart: the apps that a freeze of these does not concern.
 
         Raises:
             RequestRefused: such requests are switched off.
@@ -190,7 +193,7 @@ class LocalSource:
             raise BrokerUnreachable("the broker is starting or stopping", "Try again in a moment.")
         budget = self._within("freeze_budget", freeze_budget, self.settings.freeze_budget)
         limit = self._within("hold_limit", hold_limit, self.settings.hold_limit)
-        request = self._request(RequestKind.FREEZE, requester, self._clock.now() + budget, limit, filesystems)
+        request = self._request(RequestKind.FREEZE, requester, self._clock.now() + budget, limit, filesystems, apart)
         hold = self._open[request.id] = Hold(self, request)
         self._requests.ask(request)
         return hold
@@ -215,6 +218,7 @@ class LocalSource:
         deadline: Instant,
         hold_limit: timedelta,
         filesystems: FilesystemChoice = NO_FILESYSTEMS,
+        apart: frozenset[AppId] = frozenset(),
     ) -> Request:
         return Request(
             id=str(next(self._numbers)),
@@ -227,6 +231,7 @@ class LocalSource:
             overlap=self.settings.overlap,
             rehearses=self.name == REHEARSAL,
             filesystems=NO_FILESYSTEMS if self.name == REHEARSAL else filesystems,
+            apart=frozenset() if self.name == REHEARSAL else apart,
         )
 
     def ask_thaw(self, hold: Hold) -> None:

@@ -459,6 +459,7 @@ class App(google.protobuf.message.Message):
     REFUSED_MESSAGES_FIELD_NUMBER: builtins.int
     REGISTRATIONS_FIELD_NUMBER: builtins.int
     WATCH_PATHS_FIELD_NUMBER: builtins.int
+    GRADE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """REQUIRED. Its name."""
     instance: builtins.str
@@ -489,6 +490,10 @@ class App(google.protobuf.message.Message):
     """OPTIONAL. How often it has registered since the broker started."""
     watch_paths: builtins.bool
     """OPTIONAL. Whether its paths are watched while it is held."""
+    grade: appvss.v1.types_pb2.Grade.ValueType
+    """OPTIONAL. What a copy is worth, at most, that is taken in its hold:
+    GRADE_FS for an app that only stands still.
+    """
     @property
     def since(self) -> google.protobuf.duration_pb2.Duration:
         """REQUIRED. How long it has been in that state."""
@@ -556,9 +561,10 @@ class App(google.protobuf.message.Message):
         refused_messages: builtins.int = ...,
         registrations: builtins.int = ...,
         watch_paths: builtins.bool = ...,
+        grade: appvss.v1.types_pb2.Grade.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "last_error_ago", b"last_error_ago", "last_outcome", b"last_outcome", "peer", b"peer", "since", b"since"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after", b"after", "failures_in_row", b"failures_in_row", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "instance", b"instance", "last_error", b"last_error", "last_error_ago", b"last_error_ago", "last_outcome", b"last_outcome", "library", b"library", "name", b"name", "order", b"order", "past", b"past", "paths", b"paths", "peer", b"peer", "policy", b"policy", "refused_messages", b"refused_messages", "registrations", b"registrations", "requirement", b"requirement", "set_aside", b"set_aside", "since", b"since", "state", b"state", "watch_paths", b"watch_paths"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["after", b"after", "failures_in_row", b"failures_in_row", "freeze_timeout", b"freeze_timeout", "grade", b"grade", "hold_limit", b"hold_limit", "instance", b"instance", "last_error", b"last_error", "last_error_ago", b"last_error_ago", "last_outcome", b"last_outcome", "library", b"library", "name", b"name", "order", b"order", "past", b"past", "paths", b"paths", "peer", b"peer", "policy", b"policy", "refused_messages", b"refused_messages", "registrations", b"registrations", "requirement", b"requirement", "set_aside", b"set_aside", "since", b"since", "state", b"state", "watch_paths", b"watch_paths"]) -> None: ...
 
 Global___App: typing_extensions.TypeAlias = App
 
@@ -855,6 +861,7 @@ class ListFilesystemsResponse(google.protobuf.message.Message):
     LEFT_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     VETO_FIELD_NUMBER: builtins.int
+    APPS_FIELD_NUMBER: builtins.int
     scope: appvss.v1.types_pb2.FilesystemScope.ValueType
     """REQUIRED. For which choice this is."""
     veto: builtins.str
@@ -871,6 +878,10 @@ class ListFilesystemsResponse(google.protobuf.message.Message):
     def warnings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FilesystemWarning]:
         """OPTIONAL. What may surprise, or block, while these are frozen."""
 
+    @property
+    def apps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___FilesystemApp]:
+        """OPTIONAL. Apps with paths of which there is something to be known."""
+
     def __init__(
         self,
         *,
@@ -879,10 +890,47 @@ class ListFilesystemsResponse(google.protobuf.message.Message):
         left: collections.abc.Iterable[Global___LeftFilesystem] | None = ...,
         warnings: collections.abc.Iterable[Global___FilesystemWarning] | None = ...,
         veto: builtins.str = ...,
+        apps: collections.abc.Iterable[Global___FilesystemApp] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["left", b"left", "planned", b"planned", "scope", b"scope", "veto", b"veto", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["apps", b"apps", "left", b"left", "planned", b"planned", "scope", b"scope", "veto", b"veto", "warnings", b"warnings"]) -> None: ...
 
 Global___ListFilesystemsResponse: typing_extensions.TypeAlias = ListFilesystemsResponse
+
+@typing.final
+class FilesystemApp(google.protobuf.message.Message):
+    """One app whose paths do not all lie in the freeze."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APP_FIELD_NUMBER: builtins.int
+    APART_FIELD_NUMBER: builtins.int
+    PATHS_FIELD_NUMBER: builtins.int
+    LOWERS_FIELD_NUMBER: builtins.int
+    app: builtins.str
+    """REQUIRED. Its name, with its instance in brackets if it has one."""
+    apart: builtins.bool
+    """OPTIONAL. Whether it would not be asked, since it has nothing on the
+    file systems that are named.
+    """
+    lowers: builtins.bool
+    """OPTIONAL. Whether its copy would be worth less by them."""
+    @property
+    def paths(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """OPTIONAL. A sentence for each path, such as
+        `/srv/wal: /srv: the requester does not mean it`.
+        """
+
+    def __init__(
+        self,
+        *,
+        app: builtins.str = ...,
+        apart: builtins.bool = ...,
+        paths: collections.abc.Iterable[builtins.str] | None = ...,
+        lowers: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["apart", b"apart", "app", b"app", "lowers", b"lowers", "paths", b"paths"]) -> None: ...
+
+Global___FilesystemApp: typing_extensions.TypeAlias = FilesystemApp
 
 @typing.final
 class PlannedFilesystem(google.protobuf.message.Message):

@@ -26,7 +26,7 @@ from appvss.v1 import types_pb2 as appvss_dot_v1_dot_types__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x61ppvss/v1/app.proto\x12\tappvss.v1\x1a\x15\x61ppvss/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf5\x01\n\rAttachRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.appvss.v1.HelloH\x00\x12!\n\x05ready\x18\x02 \x01(\x0b\x32\x10.appvss.v1.ReadyH\x00\x12#\n\x06\x66rozen\x18\x03 \x01(\x0b\x32\x11.appvss.v1.FrozenH\x00\x12\x1f\n\x04veto\x18\x04 \x01(\x0b\x32\x0f.appvss.v1.VetoH\x00\x12(\n\thold_lost\x18\x05 \x01(\x0b\x32\x13.appvss.v1.HoldLostH\x00\x12#\n\x06thawed\x18\x06 \x01(\x0b\x32\x11.appvss.v1.ThawedH\x00\x42\t\n\x07message\"\xa0\x02\n\x0e\x41ttachResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.appvss.v1.WelcomeH\x00\x12%\n\x07prepare\x18\x02 \x01(\x0b\x32\x12.appvss.v1.PrepareH\x00\x12#\n\x06\x66reeze\x18\x03 \x01(\x0b\x32\x11.appvss.v1.FreezeH\x00\x12\x1f\n\x04thaw\x18\x04 \x01(\x0b\x32\x0f.appvss.v1.ThawH\x00\x12!\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32\x10.appvss.v1.AbortH\x00\x12%\n\x07refusal\x18\x06 \x01(\x0b\x32\x12.appvss.v1.RefusalH\x00\x12%\n\x07goodbye\x18\x07 \x01(\x0b\x32\x12.appvss.v1.GoodbyeH\x00\x42\t\n\x07message\"\xff\x02\n\x05Hello\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x12\n\x05order\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x06 \x03(\t\x12+\n\x0brequirement\x18\x07 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\x10\n\x08prepares\x18\x08 \x01(\x08\x12\x31\n\x0e\x66reeze_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05paths\x18\x0b \x03(\t\x12#\n\x07holding\x18\x0c \x01(\x0b\x32\x12.appvss.v1.Holding\x12\x0f\n\x07library\x18\r \x01(\t\x12\x13\n\x0bwatch_paths\x18\x0e \x01(\x08\x42\x08\n\x06_order\"E\n\x07Holding\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12+\n\x08held_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"o\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x62roker\x18\x02 \x01(\t\x12+\n\x0brequirement\x18\x03 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\r\n\x05order\x18\x04 \x01(\x05\"V\n\x07Prepare\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12)\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x01\n\x06\x46reeze\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12)\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x15\n\x04Thaw\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"&\n\x05\x41\x62ort\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\")\n\x07Refusal\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x16\n\x05Ready\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"{\n\x06\x46rozen\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x31\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x1f.appvss.v1.Frozen.EvidenceEntry\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x04Veto\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\")\n\x08HoldLost\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"9\n\x06Thawed\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x10\n\x08unbroken\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t2O\n\nAppService\x12\x41\n\x06\x41ttach\x12\x18.appvss.v1.AttachRequest\x1a\x19.appvss.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x61ppvss/v1/app.proto\x12\tappvss.v1\x1a\x15\x61ppvss/v1/types.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf5\x01\n\rAttachRequest\x12!\n\x05hello\x18\x01 \x01(\x0b\x32\x10.appvss.v1.HelloH\x00\x12!\n\x05ready\x18\x02 \x01(\x0b\x32\x10.appvss.v1.ReadyH\x00\x12#\n\x06\x66rozen\x18\x03 \x01(\x0b\x32\x11.appvss.v1.FrozenH\x00\x12\x1f\n\x04veto\x18\x04 \x01(\x0b\x32\x0f.appvss.v1.VetoH\x00\x12(\n\thold_lost\x18\x05 \x01(\x0b\x32\x13.appvss.v1.HoldLostH\x00\x12#\n\x06thawed\x18\x06 \x01(\x0b\x32\x11.appvss.v1.ThawedH\x00\x42\t\n\x07message\"\xda\x02\n\x0e\x41ttachResponse\x12%\n\x07welcome\x18\x01 \x01(\x0b\x32\x12.appvss.v1.WelcomeH\x00\x12%\n\x07prepare\x18\x02 \x01(\x0b\x32\x12.appvss.v1.PrepareH\x00\x12#\n\x06\x66reeze\x18\x03 \x01(\x0b\x32\x11.appvss.v1.FreezeH\x00\x12\x1f\n\x04thaw\x18\x04 \x01(\x0b\x32\x0f.appvss.v1.ThawH\x00\x12!\n\x05\x61\x62ort\x18\x05 \x01(\x0b\x32\x10.appvss.v1.AbortH\x00\x12%\n\x07refusal\x18\x06 \x01(\x0b\x32\x12.appvss.v1.RefusalH\x00\x12%\n\x07goodbye\x18\x07 \x01(\x0b\x32\x12.appvss.v1.GoodbyeH\x00\x12\x38\n\x11\x66ilesystem_freeze\x18\x08 \x01(\x0b\x32\x1b.appvss.v1.FilesystemFreezeH\x00\x42\t\n\x07message\"\xa0\x03\n\x05Hello\x12\x19\n\x11protocol_versions\x18\x01 \x03(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\x12\x12\n\x05order\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x06 \x03(\t\x12+\n\x0brequirement\x18\x07 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\x10\n\x08prepares\x18\x08 \x01(\x08\x12\x31\n\x0e\x66reeze_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05paths\x18\x0b \x03(\t\x12#\n\x07holding\x18\x0c \x01(\x0b\x32\x12.appvss.v1.Holding\x12\x0f\n\x07library\x18\r \x01(\t\x12\x13\n\x0bwatch_paths\x18\x0e \x01(\x08\x12\x1f\n\x05grade\x18\x0f \x01(\x0e\x32\x10.appvss.v1.GradeB\x08\n\x06_order\"E\n\x07Holding\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12+\n\x08held_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"o\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06\x62roker\x18\x02 \x01(\t\x12+\n\x0brequirement\x18\x03 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\r\n\x05order\x18\x04 \x01(\x05\"V\n\x07Prepare\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12)\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x01\n\x06\x46reeze\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x11\n\trequester\x18\x02 \x01(\t\x12)\n\x06\x62udget\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nhold_limit\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"!\n\x10\x46ilesystemFreeze\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"\x15\n\x04Thaw\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"&\n\x05\x41\x62ort\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\")\n\x07Refusal\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\"\x19\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x16\n\x05Ready\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\"{\n\x06\x46rozen\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x31\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x1f.appvss.v1.Frozen.EvidenceEntry\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x04Veto\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\")\n\x08HoldLost\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"9\n\x06Thawed\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x10\n\x08unbroken\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t2O\n\nAppService\x12\x41\n\x06\x41ttach\x12\x18.appvss.v1.AttachRequest\x1a\x19.appvss.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,37 +38,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHREQUEST']._serialized_start=90
   _globals['_ATTACHREQUEST']._serialized_end=335
   _globals['_ATTACHRESPONSE']._serialized_start=338
-  _globals['_ATTACHRESPONSE']._serialized_end=626
-  _globals['_HELLO']._serialized_start=629
-  _globals['_HELLO']._serialized_end=1012
-  _globals['_HOLDING']._serialized_start=1014
-  _globals['_HOLDING']._serialized_end=1083
-  _globals['_WELCOME']._serialized_start=1085
-  _globals['_WELCOME']._serialized_end=1196
-  _globals['_PREPARE']._serialized_start=1198
-  _globals['_PREPARE']._serialized_end=1284
-  _globals['_FREEZE']._serialized_start=1287
-  _globals['_FREEZE']._serialized_end=1419
-  _globals['_THAW']._serialized_start=1421
-  _globals['_THAW']._serialized_end=1442
-  _globals['_ABORT']._serialized_start=1444
-  _globals['_ABORT']._serialized_end=1482
-  _globals['_REFUSAL']._serialized_start=1484
-  _globals['_REFUSAL']._serialized_end=1525
-  _globals['_GOODBYE']._serialized_start=1527
-  _globals['_GOODBYE']._serialized_end=1552
-  _globals['_READY']._serialized_start=1554
-  _globals['_READY']._serialized_end=1576
-  _globals['_FROZEN']._serialized_start=1578
-  _globals['_FROZEN']._serialized_end=1701
-  _globals['_FROZEN_EVIDENCEENTRY']._serialized_start=1654
-  _globals['_FROZEN_EVIDENCEENTRY']._serialized_end=1701
-  _globals['_VETO']._serialized_start=1703
-  _globals['_VETO']._serialized_end=1759
-  _globals['_HOLDLOST']._serialized_start=1761
-  _globals['_HOLDLOST']._serialized_end=1802
-  _globals['_THAWED']._serialized_start=1804
-  _globals['_THAWED']._serialized_end=1861
-  _globals['_APPSERVICE']._serialized_start=1863
-  _globals['_APPSERVICE']._serialized_end=1942
+  _globals['_ATTACHRESPONSE']._serialized_end=684
+  _globals['_HELLO']._serialized_start=687
+  _globals['_HELLO']._serialized_end=1103
+  _globals['_HOLDING']._serialized_start=1105
+  _globals['_HOLDING']._serialized_end=1174
+  _globals['_WELCOME']._serialized_start=1176
+  _globals['_WELCOME']._serialized_end=1287
+  _globals['_PREPARE']._serialized_start=1289
+  _globals['_PREPARE']._serialized_end=1375
+  _globals['_FREEZE']._serialized_start=1378
+  _globals['_FREEZE']._serialized_end=1510
+  _globals['_FILESYSTEMFREEZE']._serialized_start=1512
+  _globals['_FILESYSTEMFREEZE']._serialized_end=1545
+  _globals['_THAW']._serialized_start=1547
+  _globals['_THAW']._serialized_end=1568
+  _globals['_ABORT']._serialized_start=1570
+  _globals['_ABORT']._serialized_end=1608
+  _globals['_REFUSAL']._serialized_start=1610
+  _globals['_REFUSAL']._serialized_end=1651
+  _globals['_GOODBYE']._serialized_start=1653
+  _globals['_GOODBYE']._serialized_end=1678
+  _globals['_READY']._serialized_start=1680
+  _globals['_READY']._serialized_end=1702
+  _globals['_FROZEN']._serialized_start=1704
+  _globals['_FROZEN']._serialized_end=1827
+  _globals['_FROZEN_EVIDENCEENTRY']._serialized_start=1780
+  _globals['_FROZEN_EVIDENCEENTRY']._serialized_end=1827
+  _globals['_VETO']._serialized_start=1829
+  _globals['_VETO']._serialized_end=1885
+  _globals['_HOLDLOST']._serialized_start=1887
+  _globals['_HOLDLOST']._serialized_end=1928
+  _globals['_THAWED']._serialized_start=1930
+  _globals['_THAWED']._serialized_end=1987
+  _globals['_APPSERVICE']._serialized_start=1989
+  _globals['_APPSERVICE']._serialized_end=2068
 # @@protoc_insertion_point(module_scope)

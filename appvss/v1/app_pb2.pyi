@@ -14,6 +14,7 @@ THE WAY OF ONE APP
    |-- ready (or veto) --------------------->|
    |<------------------------------- freeze--|
    |-- frozen (or veto) -------------------->|
+   |<------------------- filesystem_freeze--|   no answer
    |      the hold: the app changes nothing  |
    |<------------------------ thaw or abort--|
    |-- thawed ------------------------------>|
@@ -34,6 +35,11 @@ WHAT AN APP OWES
    A freeze that it already holds, asked again, is answered frozen again.
 5. It says unbroken = true only if it can: the same session, the same
    lock, no write between frozen and the thaw.
+6. From filesystem_freeze to the thaw or abort it waits for nobody whose
+   files may lie on a frozen file system: no call to its database. One
+   that waits for a server which waits for the thaw is how everything
+   hangs. An app that keeps rule 2 by a session of its database is silent
+   from its frozen message on, since that message may come late.
 
 A BROKEN STREAM does not end a hold. The app goes on holding until its
 limit, calls Attach again, and says in its hello what it still holds.
@@ -121,6 +127,7 @@ class AttachResponse(google.protobuf.message.Message):
     ABORT_FIELD_NUMBER: builtins.int
     REFUSAL_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    FILESYSTEM_FREEZE_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> Global___Welcome:
         """The app is registered."""
@@ -149,6 +156,10 @@ class AttachResponse(google.protobuf.message.Message):
     def goodbye(self) -> Global___Goodbye:
         """The broker is about to stop. The stream ends soon: attach again."""
 
+    @property
+    def filesystem_freeze(self) -> Global___FilesystemFreeze:
+        """The file systems are about to be frozen."""
+
     def __init__(
         self,
         *,
@@ -159,10 +170,11 @@ class AttachResponse(google.protobuf.message.Message):
         abort: Global___Abort | None = ...,
         refusal: Global___Refusal | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        filesystem_freeze: Global___FilesystemFreeze | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["abort", b"abort", "freeze", b"freeze", "goodbye", b"goodbye", "message", b"message", "prepare", b"prepare", "refusal", b"refusal", "thaw", b"thaw", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["abort", b"abort", "freeze", b"freeze", "goodbye", b"goodbye", "message", b"message", "prepare", b"prepare", "refusal", b"refusal", "thaw", b"thaw", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "prepare", "freeze", "thaw", "abort", "refusal", "goodbye"] | None: ...
+    def HasField(self, field_name: typing.Literal["abort", b"abort", "filesystem_freeze", b"filesystem_freeze", "freeze", b"freeze", "goodbye", b"goodbye", "message", b"message", "prepare", b"prepare", "refusal", b"refusal", "thaw", b"thaw", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort", b"abort", "filesystem_freeze", b"filesystem_freeze", "freeze", b"freeze", "goodbye", b"goodbye", "message", b"message", "prepare", b"prepare", "refusal", b"refusal", "thaw", b"thaw", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "prepare", "freeze", "thaw", "abort", "refusal", "goodbye", "filesystem_freeze"] | None: ...
 
 Global___AttachResponse: typing_extensions.TypeAlias = AttachResponse
 
@@ -186,6 +198,7 @@ class Hello(google.protobuf.message.Message):
     HOLDING_FIELD_NUMBER: builtins.int
     LIBRARY_FIELD_NUMBER: builtins.int
     WATCH_PATHS_FIELD_NUMBER: builtins.int
+    GRADE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """REQUIRED. The app's name, as the administrator will know it."""
     instance: builtins.str
@@ -216,6 +229,11 @@ class Hello(google.protobuf.message.Message):
     change lowers the verdict as a lost hold does. For an app that wants to
     be shown that it keeps its word. False: it does not look, unless the
     administrator's configuration says so.
+    """
+    grade: appvss.v1.types_pb2.Grade.ValueType
+    """OPTIONAL. What a copy that is taken in a hold of this app is worth, at
+    most. Unspecified: APP. An app that only stands still and flushes
+    nothing says FS; as a required app it lowers the verdict to that.
     """
     @property
     def protocol_versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -265,9 +283,10 @@ class Hello(google.protobuf.message.Message):
         holding: Global___Holding | None = ...,
         library: builtins.str = ...,
         watch_paths: builtins.bool = ...,
+        grade: appvss.v1.types_pb2.Grade.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_order", b"_order", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "holding", b"holding", "order", b"order"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_order", b"_order", "after", b"after", "freeze_timeout", b"freeze_timeout", "hold_limit", b"hold_limit", "holding", b"holding", "incarnation", b"incarnation", "instance", b"instance", "library", b"library", "name", b"name", "order", b"order", "paths", b"paths", "prepares", b"prepares", "protocol_versions", b"protocol_versions", "requirement", b"requirement", "watch_paths", b"watch_paths"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_order", b"_order", "after", b"after", "freeze_timeout", b"freeze_timeout", "grade", b"grade", "hold_limit", b"hold_limit", "holding", b"holding", "incarnation", b"incarnation", "instance", b"instance", "library", b"library", "name", b"name", "order", b"order", "paths", b"paths", "prepares", b"prepares", "protocol_versions", b"protocol_versions", "requirement", b"requirement", "watch_paths", b"watch_paths"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_order", b"_order"]) -> typing.Literal["order"] | None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
@@ -396,6 +415,26 @@ class Freeze(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["budget", b"budget", "cycle", b"cycle", "hold_limit", b"hold_limit", "requester", b"requester"]) -> None: ...
 
 Global___Freeze: typing_extensions.TypeAlias = Freeze
+
+@typing.final
+class FilesystemFreeze(google.protobuf.message.Message):
+    """All apps are held, and the file systems are about to be frozen, by the
+    broker or by the requester; they are thawed before the app is. No answer.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CYCLE_FIELD_NUMBER: builtins.int
+    cycle: builtins.str
+    """REQUIRED. The cycle."""
+    def __init__(
+        self,
+        *,
+        cycle: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cycle", b"cycle"]) -> None: ...
+
+Global___FilesystemFreeze: typing_extensions.TypeAlias = FilesystemFreeze
 
 @typing.final
 class Thaw(google.protobuf.message.Message):

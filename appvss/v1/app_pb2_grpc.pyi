@@ -14,6 +14,7 @@ THE WAY OF ONE APP
    |-- ready (or veto) --------------------->|
    |<------------------------------- freeze--|
    |-- frozen (or veto) -------------------->|
+   |<------------------- filesystem_freeze--|   no answer
    |      the hold: the app changes nothing  |
    |<------------------------ thaw or abort--|
    |-- thawed ------------------------------>|
@@ -34,6 +35,11 @@ WHAT AN APP OWES
    A freeze that it already holds, asked again, is answered frozen again.
 5. It says unbroken = true only if it can: the same session, the same
    lock, no write between frozen and the thaw.
+6. From filesystem_freeze to the thaw or abort it waits for nobody whose
+   files may lie on a frozen file system: no call to its database. One
+   that waits for a server which waits for the thaw is how everything
+   hangs. An app that keeps rule 2 by a session of its database is silent
+   from its frozen message on, since that message may come late.
 
 A BROKEN STREAM does not end a hold. The app goes on holding until its
 limit, calls Attach again, and says in its hello what it still holds.

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ppvss/v1/types.proto\x12\tappvss.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x10\x46ilesystemChoice\x12)\n\x05scope\x18\x01 \x01(\x0e\x32\x1a.appvss.v1.FilesystemScope\x12\r\n\x05paths\x18\x02 \x03(\t\x12\x13\n\x0bspares_root\x18\x03 \x01(\x08\"\xae\x01\n\x0e\x46ilesystemPart\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12-\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.appvss.v1.FilesystemOutcome\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x31\n\x0etime_to_freeze\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x04Peer\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x0b\n\x03gid\x18\x02 \x01(\r\x12\x0b\n\x03pid\x18\x03 \x01(\r\"\xf4\x02\n\nAppOutcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.appvss.v1.Outcome\x12+\n\x0brequirement\x18\x04 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\r\n\x05order\x18\x05 \x01(\x05\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tretryable\x18\x07 \x01(\x08\x12\x31\n\x0etime_to_freeze\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04hold\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x08\x65vidence\x18\n \x03(\x0b\x32#.appvss.v1.AppOutcome.EvidenceEntry\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcc\x01\n\x07Verdict\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x1f\n\x05level\x18\x02 \x01(\x0e\x32\x10.appvss.v1.Level\x12\'\n\x08outcomes\x18\x03 \x03(\x0b\x32\x15.appvss.v1.AppOutcome\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12\'\n\x04hold\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66ilesystems\x18\x06 \x03(\x0b\x32\x19.appvss.v1.FilesystemPart\"\xe7\x01\n\x05\x45vent\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ycle\x18\x03 \x01(\t\x12\x0b\n\x03\x61pp\x18\x04 \x01(\t\x12\x1f\n\x05phase\x18\x05 \x01(\x0e\x32\x10.appvss.v1.Phase\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\'\n\x04took\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rsince_request\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration*x\n\x0bRequirement\x12\x1b\n\x17REQUIREMENT_UNSPECIFIED\x10\x00\x12\x18\n\x14REQUIREMENT_REQUIRED\x10\x01\x12\x19\n\x15REQUIREMENT_TOLERATED\x10\x02\x12\x17\n\x13REQUIREMENT_IGNORED\x10\x03*\xb9\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_HELD\x10\x01\x12\x12\n\x0eOUTCOME_VETOED\x10\x02\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x03\x12\x18\n\x14OUTCOME_DISCONNECTED\x10\x04\x12\x15\n\x11OUTCOME_HOLD_LOST\x10\x05\x12\x12\n\x0eOUTCOME_ABSENT\x10\x06\x12\x13\n\x0fOUTCOME_SKIPPED\x10\x07*n\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x15\n\x11LEVEL_APPLICATION\x10\x01\x12\x14\n\x10LEVEL_FILESYSTEM\x10\x02\x12\x0f\n\x0bLEVEL_CRASH\x10\x03\x12\x10\n\x0cLEVEL_FAILED\x10\x04*\xc1\x02\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0e\n\nPHASE_IDLE\x10\x01\x12\x13\n\x0fPHASE_REQUESTED\x10\x02\x12\x13\n\x0fPHASE_PREPARING\x10\x03\x12\x12\n\x0ePHASE_PREPARED\x10\x04\x12\x17\n\x13PHASE_FREEZING_APPS\x10\x05\x12\x1e\n\x1aPHASE_FREEZING_FILESYSTEMS\x10\x06\x12\x11\n\rPHASE_HOLDING\x10\x07\x12\x1d\n\x19PHASE_THAWING_FILESYSTEMS\x10\x08\x12\x16\n\x12PHASE_THAWING_APPS\x10\t\x12\x13\n\x0fPHASE_COMPLETED\x10\n\x12\x12\n\x0ePHASE_ABORTING\x10\x0b\x12\x11\n\rPHASE_ABORTED\x10\x0c\x12\x14\n\x10PHASE_CERTIFYING\x10\r*\xa3\x01\n\x0f\x46ilesystemScope\x12 \n\x1c\x46ILESYSTEM_SCOPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46ILESYSTEM_SCOPE_NONE\x10\x01\x12\x1d\n\x19\x46ILESYSTEM_SCOPE_DECLARED\x10\x02\x12\x1a\n\x16\x46ILESYSTEM_SCOPE_NAMED\x10\x03\x12\x18\n\x14\x46ILESYSTEM_SCOPE_ALL\x10\x04*\x97\x02\n\x11\x46ilesystemOutcome\x12\"\n\x1e\x46ILESYSTEM_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46ILESYSTEM_OUTCOME_HELD\x10\x01\x12 \n\x1c\x46ILESYSTEM_OUTCOME_HOLD_LOST\x10\x02\x12\"\n\x1e\x46ILESYSTEM_OUTCOME_UNFREEZABLE\x10\x03\x12\x1f\n\x1b\x46ILESYSTEM_OUTCOME_EXCLUDED\x10\x04\x12\x1b\n\x17\x46ILESYSTEM_OUTCOME_BUSY\x10\x05\x12\x1d\n\x19\x46ILESYSTEM_OUTCOME_FAILED\x10\x06\x12\x1e\n\x1a\x46ILESYSTEM_OUTCOME_SKIPPED\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ppvss/v1/types.proto\x12\tappvss.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x10\x46ilesystemChoice\x12)\n\x05scope\x18\x01 \x01(\x0e\x32\x1a.appvss.v1.FilesystemScope\x12\r\n\x05paths\x18\x02 \x03(\t\x12\x13\n\x0bspares_root\x18\x03 \x01(\x08\"\xae\x01\n\x0e\x46ilesystemPart\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12-\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.appvss.v1.FilesystemOutcome\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x31\n\x0etime_to_freeze\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"-\n\x04Peer\x12\x0b\n\x03uid\x18\x01 \x01(\r\x12\x0b\n\x03gid\x18\x02 \x01(\r\x12\x0b\n\x03pid\x18\x03 \x01(\r\"\x95\x03\n\nAppOutcome\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\x12#\n\x07outcome\x18\x03 \x01(\x0e\x32\x12.appvss.v1.Outcome\x12+\n\x0brequirement\x18\x04 \x01(\x0e\x32\x16.appvss.v1.Requirement\x12\r\n\x05order\x18\x05 \x01(\x05\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x11\n\tretryable\x18\x07 \x01(\x08\x12\x31\n\x0etime_to_freeze\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04hold\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x08\x65vidence\x18\n \x03(\x0b\x32#.appvss.v1.AppOutcome.EvidenceEntry\x12\x1f\n\x05grade\x18\x0b \x01(\x0e\x32\x10.appvss.v1.Grade\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcc\x01\n\x07Verdict\x12\r\n\x05\x63ycle\x18\x01 \x01(\t\x12\x1f\n\x05level\x18\x02 \x01(\x0e\x32\x10.appvss.v1.Level\x12\'\n\x08outcomes\x18\x03 \x03(\x0b\x32\x15.appvss.v1.AppOutcome\x12\x0f\n\x07reasons\x18\x04 \x03(\t\x12\'\n\x04hold\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66ilesystems\x18\x06 \x03(\x0b\x32\x19.appvss.v1.FilesystemPart\"\xe7\x01\n\x05\x45vent\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63ycle\x18\x03 \x01(\t\x12\x0b\n\x03\x61pp\x18\x04 \x01(\t\x12\x1f\n\x05phase\x18\x05 \x01(\x0e\x32\x10.appvss.v1.Phase\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\'\n\x04took\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rsince_request\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration*x\n\x0bRequirement\x12\x1b\n\x17REQUIREMENT_UNSPECIFIED\x10\x00\x12\x18\n\x14REQUIREMENT_REQUIRED\x10\x01\x12\x19\n\x15REQUIREMENT_TOLERATED\x10\x02\x12\x17\n\x13REQUIREMENT_IGNORED\x10\x03*\xb9\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n\x0cOUTCOME_HELD\x10\x01\x12\x12\n\x0eOUTCOME_VETOED\x10\x02\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x03\x12\x18\n\x14OUTCOME_DISCONNECTED\x10\x04\x12\x15\n\x11OUTCOME_HOLD_LOST\x10\x05\x12\x12\n\x0eOUTCOME_ABSENT\x10\x06\x12\x13\n\x0fOUTCOME_SKIPPED\x10\x07*J\n\x05Grade\x12\x15\n\x11GRADE_UNSPECIFIED\x10\x00\x12\r\n\tGRADE_RAW\x10\x01\x12\x0c\n\x08GRADE_FS\x10\x02\x12\r\n\tGRADE_APP\x10\x03*n\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x15\n\x11LEVEL_APPLICATION\x10\x01\x12\x14\n\x10LEVEL_FILESYSTEM\x10\x02\x12\x0f\n\x0bLEVEL_CRASH\x10\x03\x12\x10\n\x0cLEVEL_FAILED\x10\x04*\xc1\x02\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x0e\n\nPHASE_IDLE\x10\x01\x12\x13\n\x0fPHASE_REQUESTED\x10\x02\x12\x13\n\x0fPHASE_PREPARING\x10\x03\x12\x12\n\x0ePHASE_PREPARED\x10\x04\x12\x17\n\x13PHASE_FREEZING_APPS\x10\x05\x12\x1e\n\x1aPHASE_FREEZING_FILESYSTEMS\x10\x06\x12\x11\n\rPHASE_HOLDING\x10\x07\x12\x1d\n\x19PHASE_THAWING_FILESYSTEMS\x10\x08\x12\x16\n\x12PHASE_THAWING_APPS\x10\t\x12\x13\n\x0fPHASE_COMPLETED\x10\n\x12\x12\n\x0ePHASE_ABORTING\x10\x0b\x12\x11\n\rPHASE_ABORTED\x10\x0c\x12\x14\n\x10PHASE_CERTIFYING\x10\r*\xa3\x01\n\x0f\x46ilesystemScope\x12 \n\x1c\x46ILESYSTEM_SCOPE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46ILESYSTEM_SCOPE_NONE\x10\x01\x12\x1d\n\x19\x46ILESYSTEM_SCOPE_DECLARED\x10\x02\x12\x1a\n\x16\x46ILESYSTEM_SCOPE_NAMED\x10\x03\x12\x18\n\x14\x46ILESYSTEM_SCOPE_ALL\x10\x04*\x97\x02\n\x11\x46ilesystemOutcome\x12\"\n\x1e\x46ILESYSTEM_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46ILESYSTEM_OUTCOME_HELD\x10\x01\x12 \n\x1c\x46ILESYSTEM_OUTCOME_HOLD_LOST\x10\x02\x12\"\n\x1e\x46ILESYSTEM_OUTCOME_UNFREEZABLE\x10\x03\x12\x1f\n\x1b\x46ILESYSTEM_OUTCOME_EXCLUDED\x10\x04\x12\x1b\n\x17\x46ILESYSTEM_OUTCOME_BUSY\x10\x05\x12\x1d\n\x19\x46ILESYSTEM_OUTCOME_FAILED\x10\x06\x12\x1e\n\x1a\x46ILESYSTEM_OUTCOME_SKIPPED\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_APPOUTCOME_EVIDENCEENTRY']._loaded_options = None
   _globals['_APPOUTCOME_EVIDENCEENTRY']._serialized_options = b'8\001'
-  _globals['_REQUIREMENT']._serialized_start=1240
-  _globals['_REQUIREMENT']._serialized_end=1360
-  _globals['_OUTCOME']._serialized_start=1363
-  _globals['_OUTCOME']._serialized_end=1548
-  _globals['_LEVEL']._serialized_start=1550
-  _globals['_LEVEL']._serialized_end=1660
-  _globals['_PHASE']._serialized_start=1663
-  _globals['_PHASE']._serialized_end=1984
-  _globals['_FILESYSTEMSCOPE']._serialized_start=1987
-  _globals['_FILESYSTEMSCOPE']._serialized_end=2150
-  _globals['_FILESYSTEMOUTCOME']._serialized_start=2153
-  _globals['_FILESYSTEMOUTCOME']._serialized_end=2432
+  _globals['_REQUIREMENT']._serialized_start=1273
+  _globals['_REQUIREMENT']._serialized_end=1393
+  _globals['_OUTCOME']._serialized_start=1396
+  _globals['_OUTCOME']._serialized_end=1581
+  _globals['_GRADE']._serialized_start=1583
+  _globals['_GRADE']._serialized_end=1657
+  _globals['_LEVEL']._serialized_start=1659
+  _globals['_LEVEL']._serialized_end=1769
+  _globals['_PHASE']._serialized_start=1772
+  _globals['_PHASE']._serialized_end=2093
+  _globals['_FILESYSTEMSCOPE']._serialized_start=2096
+  _globals['_FILESYSTEMSCOPE']._serialized_end=2259
+  _globals['_FILESYSTEMOUTCOME']._serialized_start=2262
+  _globals['_FILESYSTEMOUTCOME']._serialized_end=2541
   _globals['_FILESYSTEMCHOICE']._serialized_start=101
   _globals['_FILESYSTEMCHOICE']._serialized_end=198
   _globals['_FILESYSTEMPART']._serialized_start=201
@@ -54,11 +56,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEER']._serialized_start=377
   _globals['_PEER']._serialized_end=422
   _globals['_APPOUTCOME']._serialized_start=425
-  _globals['_APPOUTCOME']._serialized_end=797
-  _globals['_APPOUTCOME_EVIDENCEENTRY']._serialized_start=750
-  _globals['_APPOUTCOME_EVIDENCEENTRY']._serialized_end=797
-  _globals['_VERDICT']._serialized_start=800
-  _globals['_VERDICT']._serialized_end=1004
-  _globals['_EVENT']._serialized_start=1007
-  _globals['_EVENT']._serialized_end=1238
+  _globals['_APPOUTCOME']._serialized_end=830
+  _globals['_APPOUTCOME_EVIDENCEENTRY']._serialized_start=783
+  _globals['_APPOUTCOME_EVIDENCEENTRY']._serialized_end=830
+  _globals['_VERDICT']._serialized_start=833
+  _globals['_VERDICT']._serialized_end=1037
+  _globals['_EVENT']._serialized_start=1040
+  _globals['_EVENT']._serialized_end=1271
 # @@protoc_insertion_point(module_scope)

@@ -109,6 +109,38 @@ OUTCOME_SKIPPED: Outcome.ValueType  # 7
 """It was not asked: the cycle ended before its turn."""
 Global___Outcome: typing_extensions.TypeAlias = Outcome
 
+class _Grade:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _GradeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Grade.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    GRADE_UNSPECIFIED: _Grade.ValueType  # 0
+    """Not said. In a Hello: the same as APP. In an outcome: nobody knows."""
+    GRADE_RAW: _Grade.ValueType  # 1
+    """An image as after a power cut: no file-system freeze, no hold."""
+    GRADE_FS: _Grade.ValueType  # 2
+    """An image as after a kill of everything at one instant: the file systems
+    were frozen, and what was in the app's memory is missing.
+    """
+    GRADE_APP: _Grade.ValueType  # 3
+    """The app held, unbroken, while the copy was taken."""
+
+class Grade(_Grade, metaclass=_GradeEnumTypeWrapper):
+    """What the copy of one app's files is worth."""
+
+GRADE_UNSPECIFIED: Grade.ValueType  # 0
+"""Not said. In a Hello: the same as APP. In an outcome: nobody knows."""
+GRADE_RAW: Grade.ValueType  # 1
+"""An image as after a power cut: no file-system freeze, no hold."""
+GRADE_FS: Grade.ValueType  # 2
+"""An image as after a kill of everything at one instant: the file systems
+were frozen, and what was in the app's memory is missing.
+"""
+GRADE_APP: Grade.ValueType  # 3
+"""The app held, unbroken, while the copy was taken."""
+Global___Grade: typing_extensions.TypeAlias = Grade
+
 class _Level:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -424,6 +456,7 @@ class AppOutcome(google.protobuf.message.Message):
     TIME_TO_FREEZE_FIELD_NUMBER: builtins.int
     HOLD_FIELD_NUMBER: builtins.int
     EVIDENCE_FIELD_NUMBER: builtins.int
+    GRADE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """REQUIRED. The app's name."""
     instance: builtins.str
@@ -435,9 +468,11 @@ class AppOutcome(google.protobuf.message.Message):
     order: builtins.int
     """REQUIRED. Its order; 0 is an order like any other."""
     reason: builtins.str
-    """OPTIONAL. Why, when the outcome is not HELD."""
+    """OPTIONAL. Why, when the outcome is not HELD, or the grade below APP."""
     retryable: builtins.bool
     """OPTIONAL. Whether trying again soon may help; false: nobody knows."""
+    grade: Global___Grade.ValueType
+    """OPTIONAL. What the copy of the app's files is worth."""
     @property
     def time_to_freeze(self) -> google.protobuf.duration_pb2.Duration:
         """OPTIONAL. From the question to the ack; absent: there was no ack."""
@@ -463,9 +498,10 @@ class AppOutcome(google.protobuf.message.Message):
         time_to_freeze: google.protobuf.duration_pb2.Duration | None = ...,
         hold: google.protobuf.duration_pb2.Duration | None = ...,
         evidence: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        grade: Global___Grade.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["hold", b"hold", "time_to_freeze", b"time_to_freeze"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["evidence", b"evidence", "hold", b"hold", "instance", b"instance", "name", b"name", "order", b"order", "outcome", b"outcome", "reason", b"reason", "requirement", b"requirement", "retryable", b"retryable", "time_to_freeze", b"time_to_freeze"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["evidence", b"evidence", "grade", b"grade", "hold", b"hold", "instance", b"instance", "name", b"name", "order", b"order", "outcome", b"outcome", "reason", b"reason", "requirement", b"requirement", "retryable", b"retryable", "time_to_freeze", b"time_to_freeze"]) -> None: ...
 
 Global___AppOutcome: typing_extensions.TypeAlias = AppOutcome
 

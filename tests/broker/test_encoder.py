@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from appvss.broker.encoder import CACHE_LIMIT, Ask, Encoder
 from appvss.contract import length_of
-from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw
+from appvss.cycle.effects import AskAbort, AskFreeze, AskPrepare, AskThaw, TellFilesystemFreeze
 from appvss.model.app import AppId
 from appvss.v1 import app_pb2
 
@@ -20,6 +20,7 @@ SECOND = timedelta(seconds=1)
 ASKS: list[Ask] = [
     AskPrepare(A, "c", "host", SECOND),
     AskFreeze(A, "c", "host", SECOND, 2 * SECOND),
+    TellFilesystemFreeze(A, "c"),
     AskThaw(A, "c"),
     AskAbort(A, "c", "why"),
 ]
@@ -30,7 +31,7 @@ def decoded(ask: Ask) -> app_pb2.AttachResponse:
 
 
 def test_messages_say_what_was_asked() -> None:
-    prepare, freeze, thaw, abort = map(decoded, ASKS)
+    prepare, freeze, filesystems, thaw, abort = map(decoded, ASKS)
     assert (prepare.prepare.cycle, prepare.prepare.requester, length_of(prepare.prepare.budget)) == (
         "c",
         "host",
@@ -38,6 +39,7 @@ def test_messages_say_what_was_asked() -> None:
     )
     assert (freeze.freeze.cycle, freeze.freeze.requester) == ("c", "host")
     assert (length_of(freeze.freeze.budget), length_of(freeze.freeze.hold_limit)) == (SECOND, 2 * SECOND)
+    assert filesystems.filesystem_freeze.cycle == "c"
     assert thaw.thaw.cycle == "c"
     assert (abort.abort.cycle, abort.abort.reason) == ("c", "why")
 
@@ -55,6 +57,7 @@ apps = st.sampled_from([A, B])
 asks = st.one_of(
     st.builds(AskPrepare, apps, words, words, lengths),
     st.builds(AskFreeze, apps, words, words, lengths, lengths),
+    st.builds(TellFilesystemFreeze, apps, words),
     st.builds(AskThaw, apps, words),
     st.builds(AskAbort, apps, words, words),
 )

@@ -25,13 +25,21 @@ from appvss.cycle import inputs
 from appvss.cycle.machine import Machine
 from appvss.cycle.state import CycleSettings
 from appvss.delivery.app_service import REFUSALS_LIMIT, AppService
-from appvss.delivery.registry import Registry
+from appvss.delivery.registry import AppStream, Registry
 from appvss.delivery.watch import Watchers
 from appvss.freezer.base import FreezeFailed, Frozen, Prepared, Thawed
 from appvss.history import open_state
 from appvss.model.app import AppId, Registration
 from appvss.model.errors import CycleBusy
-from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, FilesystemPart, Scope
+from appvss.model.filesystem import (
+    NO_FILESYSTEMS,
+    DeclaredPath,
+    FilesystemChoice,
+    FilesystemOutcome,
+    FilesystemPart,
+    Scope,
+)
+from appvss.model.grade import Grade
 from appvss.model.past import PastCycle
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
@@ -57,6 +65,7 @@ class Freezing:
         self.calls: list[str] = []
         self.parts: tuple[FilesystemPart, ...] = (SRV,)
         self.asked: list[tuple[FilesystemChoice, tuple[str, ...]]] = []
+        self.places: dict[str, DeclaredPath] | None = None
         self.prepare_error: Exception | None = None
         self.freeze_error: Exception | None = None
         self.thaw_error: Exception | None = None
@@ -75,7 +84,7 @@ class Freezing:
         await self.may_prepare.wait()
         if self.prepare_error is not None:
             raise self.prepare_error
-        return Prepared((EFI,), ("/efi is not frozen: vfat has no freeze",))
+        return Prepared((EFI,), ("/efi is not frozen: vfat has no freeze",), self.places)
 
     async def freeze(self, cycle: str, budget: timedelta, hold_limit: timedelta) -> Frozen:
         self.calls.append("freeze")
@@ -166,6 +175,63 @@ async def test_nothing_is_written_from_before_the_freeze_until_after_the_thaw_of
         hold.finish()
         assert (await hold.ended()).level is Level.FILESYSTEM
         assert made.freezer.calls == ["closed", "settled", "freeze", "frozen", "thaw", "thawed", "open"]
+
+
+class Hearing:
+    """An app without a network: what is written to its stream is noted beside what the freezer does, and obeyed."""
+
+    def __init__(self, made: Rig, name: str, *, paths: tuple[str, ...] = (), slow: bool = False) -> None:
+        self._made, self._app, self._slow = made, AppId(name), slow
+        self._reader: asyncio.Task[object] = asyncio.create_task(asyncio.Event().wait())
+        registration = Registration(self._app)
+        stream = AppStream(registration, "x" * 16, self._write, self._reader, made.clock.now(), None, paths=paths)
+        made.apps.registry.add(stream)
+        made.news.registered(registration)
+
+    async def _write(self, data: bytes) -> None:
+        message = app_pb2.AttachResponse.FromString(data)
+        kind = message.WhichOneof("message") or ""
+        self._made.freezer.calls.append(f"{kind} {self._app}")
+        if self._slow:
+            await asyncio.sleep(0.05)  # as long as gRPC takes to say that it has written
+        loop, cycle = asyncio.get_running_loop(), getattr(message, kind).cycle
+        if kind == "freeze":
+            loop.call_soon(self._made.news.froze, self._app, cycle, {})
+        elif kind in ("thaw", "abort"):
+            loop.call_soon(self._made.news.thawed, self._app, cycle, True, "")
+
+
+@pytest.mark.parametrize("choice", [NO_FILESYSTEMS, ALL])
+@pytest.mark.parametrize("slow", [False, True])
+async def test_apps_are_told_before_the_file_systems_are_frozen(choice: FilesystemChoice, slow: bool) -> None:
+    async with rig() as made:
+        for name in ("a", "b"):
+            Hearing(made, name, slow=slow)
+        hold = made.local.begin("me", None, None, choice)
+        assert await hold.held()
+        hold.finish()
+        await hold.ended()
+        calls = [call for call in made.freezer.calls if call.split()[0] in ("filesystem_freeze", "freeze", "frozen")]
+        # What is written is with gRPC before the freezer begins; that gRPC has written it is not waited for.
+        told = ["filesystem_freeze a", "filesystem_freeze b"]
+        assert calls == ["freeze a", "freeze b", *told, "freeze", "frozen"]
+
+
+async def test_the_freezer_is_asked_for_each_apps_paths_and_its_word_is_that_of_the_app() -> None:
+    async with rig() as made:
+        Hearing(made, "a", paths=("/srv/a", "/wal/a"))
+        Hearing(made, "b", paths=("/srv/b",))
+        made.freezer.places = {
+            "/srv/a": DeclaredPath("/srv/a", SRV.device, is_planned=True, is_meant=True),
+            "/srv/b": DeclaredPath("/srv/b", SRV.device, is_planned=True, is_meant=True),
+            "/wal/a": DeclaredPath("/wal/a", "8:9", reason="/wal: the requester does not mean it", lowers=True),
+        }
+        hold = made.local.begin("me", None, None, ALL)
+        assert await hold.held()
+        hold.finish()
+        verdict = await hold.ended()
+        assert made.freezer.asked == [(ALL, ("/srv/a", "/wal/a", "/srv/b"))]
+        assert {str(part.app): part.grade for part in verdict.outcomes} == {"a": Grade.FS, "b": Grade.APP}
 
 
 async def test_file_systems_that_cannot_be_frozen_end_the_cycle_and_are_thawed() -> None:

@@ -6,7 +6,10 @@ from appvss.broker.survey import survey_of
 from appvss.freezer.cautions import Caution, CautionKind
 from appvss.freezer.choosing import Left
 from appvss.freezer.plan import Plan, Target
+from appvss.model.app import AppId
 from appvss.model.filesystem import (
+    DeclaredPath,
+    FilesystemApp,
     FilesystemOutcome,
     FilesystemSurvey,
     FilesystemWarning,
@@ -26,7 +29,7 @@ def test_everything_is_told_in_its_order_and_nothing_that_a_terminal_would_obey(
         cautions=(Caution(CautionKind.SWAP, b"/srv", "a swap file lies on it", True),),
         veto="so it is",
     )
-    assert survey_of(plan, Scope.ALL) == FilesystemSurvey(
+    assert survey_of(plan, Scope.ALL, {}) == FilesystemSurvey(
         Scope.ALL,
         (
             PlannedFilesystem("/mnt/i\\x1bmage", "7:0", "ext4", "/dev/loop0", 1, (), ("8:2",)),
@@ -37,3 +40,23 @@ def test_everything_is_told_in_its_order_and_nothing_that_a_terminal_would_obey(
         (FilesystemWarning("swap", "/srv", "a swap file lies on it", True),),
         "so it is",
     )
+
+
+def test_apps_are_told_whose_paths_are_not_in_the_freeze_and_who_would_not_be_asked() -> None:
+    places = {
+        "/srv/a": DeclaredPath("/srv/a", "8:1", is_planned=True, is_meant=True),
+        "/wal": DeclaredPath("/wal", "8:2", reason="/: the requester does not mean it", lowers=True),
+        "/run/a": DeclaredPath("/run/a", "0:9", reason="/run: it lies in memory"),
+    }
+    declared = {
+        AppId("b"): ("/wal",),
+        AppId("a"): ("/srv/a", "/wal"),
+        AppId("c"): ("/srv/a",),
+        AppId("d"): ("/srv/a", "/run/a"),
+    }
+    plan = Plan(places=places)
+    wal, run = "/wal: /: the requester does not mean it", "/run/a: /run: it lies in memory"
+    a, d = FilesystemApp("a", False, (wal,), True), FilesystemApp("d", False, (run,), False)
+    assert survey_of(plan, Scope.NAMED, declared).apps == (a, FilesystemApp("b", True, (wal,), False), d)
+    assert survey_of(plan, Scope.DECLARED, declared).apps == (a, FilesystemApp("b", False, (wal,), True), d)
+    assert survey_of(Plan(), Scope.NAMED, declared).apps == ()

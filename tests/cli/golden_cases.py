@@ -18,8 +18,9 @@ from appvss.cli.explanation import explain
 from appvss.cycle.policy import sentence_of
 from appvss.model.app import AppId, Peer, Requirement
 from appvss.model.filesystem import FilesystemOutcome, FilesystemPart
+from appvss.model.grade import Grade
 from appvss.model.phase import Phase
-from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
+from appvss.model.verdict import APART, AppOutcome, Level, Outcome, Verdict
 from appvss.sdk.admin_cycles import BrokerEvent, CycleDetail, CycleSummary
 from appvss.sdk.admin_values import RestoredMachine
 
@@ -39,7 +40,8 @@ def part(outcome: Outcome, reason: str = "", requirement: Requirement = REQUIRED
 
 def cycle(level: Level, *parts: AppOutcome, ended_by: str = "", notes: tuple[str, ...] = (), **fields: object):
     """A cycle with the reasons that `appvss/cycle/policy.py` gives."""
-    failed = [one for one in parts if one.is_failure and (one.outcome is not Outcome.SKIPPED or one.reason)]
+    spoken = [one for one in parts if one.is_failure or one.is_lessened]
+    failed = [one for one in spoken if one.outcome is not Outcome.SKIPPED or one.reason]
     reasons = [ended_by] if ended_by else []
     reasons += [sentence_of(one) for one in failed if one.requirement is REQUIRED]
     if not any(one.outcome is Outcome.HELD for one in parts) and level in (Level.CRASH, Level.FILESYSTEM):
@@ -96,6 +98,16 @@ def _outcomes() -> Iterator[tuple[str, AppOutcome, Level]]:
     yield "absent_missed", part(Outcome.ABSENT, missed), failed
     yield "absent_late", part(Outcome.ABSENT, "it registered while the freeze was under way"), failed
     yield "skipped", part(Outcome.SKIPPED), failed
+    outside = "it has files in /srv/wal, which is not in the freeze: /srv: the requester does not mean it"
+    yield "outside_freeze", part(Outcome.HELD, outside, grade=Grade.FS), Level.FILESYSTEM
+    late = "it registered after it had been looked up where the files of the apps lie"
+    yield "unlocated", part(Outcome.HELD, late, grade=Grade.RAW), Level.FILESYSTEM
+    still = "it only stands still, and what it had in its memory is not in the snapshot"
+    yield "stands_still", part(Outcome.HELD, still, grade=Grade.FS), Level.FILESYSTEM
+    yield "stands_still_alone", part(Outcome.HELD, still, grade=Grade.RAW), crash
+    yield "stands_still_tolerated", part(Outcome.HELD, still, TOLERATED, grade=Grade.FS), Level.APPLICATION
+    yield "worth_less", part(Outcome.HELD, "it lies on a tape", grade=Grade.FS), Level.FILESYSTEM
+    yield "not_concerned", part(Outcome.SKIPPED, APART), Level.APPLICATION
 
 
 def _by_requirement() -> Iterator[tuple[str, CycleDetail]]:

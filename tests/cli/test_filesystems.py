@@ -75,6 +75,24 @@ async def test_a_note_that_is_no_dead_lock(peer: BrokerPeer, ask: Ask) -> None:
     assert "\nNOTE  the upper directory" in (await ask("filesystems")).out
 
 
+async def test_apps_whose_paths_are_elsewhere(peer: BrokerPeer, ask: Ask) -> None:
+    wal, run = "/srv/wal: /wal: the requester does not mean it", "/run/a: /run: it lies in memory"
+    peer.filesystems.apps.add(app="mail[eu]", apart=True, paths=["/mail: /: the requester does not mean it"])
+    peer.filesystems.apps.add(app="orders-db", paths=[wal, run], lowers=True)
+    peer.filesystems.apps.add(app="cache", paths=[run + "\x1b"])
+    out = " ".join((await ask("filesystems", "--mount", "/srv")).out.split())
+    assert "APP mail[eu] would not be asked: none of its paths is on a named file system." in out
+    assert f"APP orders-db has paths that are not in the freeze, and its copy would be worth less: {wal}; {run}." in out
+    assert f"APP cache has paths that are not in the freeze: {run}?." in out
+    apps = (await ask("filesystems", "--json")).document["apps"]
+    assert [(one["app"], one["apart"], one["lowers"]) for one in apps] == [
+        ("mail[eu]", True, False),
+        ("orders-db", False, True),
+        ("cache", False, False),
+    ]
+    assert apps[1]["paths"] == [wal, run]
+
+
 async def test_what_is_no_mount_point(peer: BrokerPeer, ask: Ask) -> None:
     peer.failure = (grpc.StatusCode.INVALID_ARGUMENT, "/nowhere is no mount point")
     done = await ask("filesystems", "--mount", "/nowhere")

@@ -9,6 +9,8 @@ import shlex
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -16,11 +18,14 @@ import pytest
 
 from appvss import contract
 from appvss.freezer import mountinfo
+from appvss.model.app import AppId, Requirement
 from appvss.model.errors import ExitCode
 from appvss.model.filesystem import FilesystemChoice, Scope
+from appvss.model.grade import Grade
+from appvss.model.verdict import APART, AppOutcome, Level, Outcome, Verdict
 from appvss.v1 import types_pb2
 from tests.cli.command_line import PROGRAM, ROOT, Done, ended, start
-from tests.sdk.broker_peer import BOUND, DOUBTFUL, FAILED, GOOD, BrokerPeer, reached
+from tests.sdk.broker_peer import BOUND, DOUBTFUL, FAILED, GOOD, HELD, BrokerPeer, reached
 
 Freeze = Callable[..., "asyncio.Future[asyncio.subprocess.Process]"]
 
@@ -128,6 +133,27 @@ async def test_a_verdict_below_application_is_code_10_with_every_doubt(peer: Bro
         "  cache (ignored) timed_out",
         "  frozen: /srv",
         "  /media/stick (exfat) unfreezable: exfat has no freeze",
+    ]
+
+
+async def test_who_was_not_asked_and_whose_copy_is_worth_less(peer: BrokerPeer, run) -> None:
+    outside = "it has files in /wal, which is not in the freeze"
+    outcomes = (
+        replace(HELD, grade=Grade.APP),
+        AppOutcome(AppId("mail"), Outcome.SKIPPED, Requirement.REQUIRED, 50, APART),
+        AppOutcome(AppId("web"), Outcome.HELD, Requirement.TOLERATED, 50, outside, grade=Grade.FS),
+        AppOutcome(AppId("log"), Outcome.HELD, Requirement.IGNORED, 50, outside, grade=Grade.RAW),
+    )
+    reason = f"web (tolerated) was held, and its copy is worth less: {outside}"
+    peer.hold_script = ["held", "finish", Verdict("c-1", Level.APPLICATION, outcomes, (reason,), timedelta(seconds=3))]
+    done = await run("true")
+    assert done.code == ExitCode.SUCCESS
+    assert done.err.splitlines() == [
+        "appvss: cycle c-1: application, held for 3.0s",
+        f"  - {reason}",
+        "  mail (required) skipped: none of its paths is on a named file system",
+        f"  log (ignored) held: {outside}",
+        "  worth less than `app`: web fs, log raw",
     ]
 
 

@@ -107,6 +107,9 @@ async def test_show_has_everything_and_takes_the_beginning_of_an_id(three: Broke
     assert "web: a deployment is running (trying again soon may help)\n" in done.out
     rows = [line.split() for line in done.out.splitlines()]
     assert ["/srv", "8:2", "xfs", "held", "7.0ms"] in rows
+    assert ["APP", "OUTCOME", "GRADE", "REQUIREMENT", "ORDER", "FROZE", "IN", "HELD", "FOR"] in rows
+    assert ["orders-db[eu]", "held", "app", "required", "10", "12.0ms", "3.0s"] in rows
+    assert ["web", "vetoed", "-", "tolerated", "50", "-", "-"] in rows
     assert ["/media/stick", "8:17", "exfat", "unfreezable", "-"] in rows
     assert "not frozen, it is read-only: /cdrom\n" in done.out
     assert "/media/stick: exfat has no freeze\n" in done.out
@@ -153,7 +156,7 @@ async def test_why_of_a_named_cycle_says_nothing_of_others(three: BrokerPeer, as
     three.status.restored.CopyFrom(restored())
     out = (await ask("why", "20260304T06")).out
     assert out.startswith(f"rehearsal {REHEARSAL_ID}: failed\n")
-    assert (await ask("why", GOOD_ID)).out.endswith("Keep it.\nNothing speaks against it.\n")
+    assert (await ask("why", GOOD_ID)).out.endswith("`appvss verify`.\nNothing speaks against it.\n")
 
 
 async def test_why_begins_with_the_restored_machine(three: BrokerPeer, ask: Ask) -> None:

@@ -117,6 +117,14 @@ async def test_an_app_that_is_set_aside_says_why(peer: BrokerPeer, ask: Ask) -> 
     assert "not asked to freeze" in " ".join(out.split())
 
 
+async def test_an_app_that_only_stands_still_says_so(peer: BrokerPeer, ask: Ask) -> None:
+    assert "worth" not in (await ask("apps", "web")).out
+    peer.apps[1].grade = types_pb2.GRADE_FS
+    assert "worth        fs at most: it only stands still\n" in (await ask("apps", "web")).out
+    (document,) = (await ask("apps", "web", "--json")).document["apps"]
+    assert document["grade"] == "fs"
+
+
 async def test_one_app_in_full(peer: BrokerPeer, ask: Ask) -> None:
     done = await ask("apps", "orders-db")
     assert done.code == 0

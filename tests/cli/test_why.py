@@ -13,8 +13,9 @@ from appvss.cli.cycle_reasons import ADOPTED, CYCLE_ROWS, NOBODY_HELD, NOBODY_RE
 from appvss.cli.explanation import explain
 from appvss.cli.reasons import APP_ROWS, LEVELS, REHEARSED
 from appvss.model.app import Requirement
-from appvss.model.verdict import Level, Outcome
-from tests.cli.golden_cases import APP, FOLDER, PEERS, answers, cycle, details, part, text_of
+from appvss.model.grade import Grade
+from appvss.model.verdict import APART, AppOutcome, Level, Outcome
+from tests.cli.golden_cases import APP, FOLDER, HELD, PEERS, answers, cycle, details, part, text_of
 from tests.docs.test_pages import rows, section
 
 CYCLE_ROOM = Path(cycle_reasons.__file__).parents[1] / "cycle"
@@ -47,7 +48,7 @@ def test_every_row_of_both_tables_has_a_case() -> None:
 
 
 def test_every_outcome_and_every_level_has_a_row() -> None:
-    assert {row.outcome for row in APP_ROWS} == set(Outcome) - {Outcome.HELD}
+    assert {row.outcome for row in APP_ROWS} == set(Outcome)
     assert set(LEVELS) == set(REHEARSED) == set(Level)
 
 
@@ -64,6 +65,23 @@ def test_every_outcome_under_every_requirement_has_a_sentence_and_a_next_step(
         assert all(step.endswith(".") for step in doubt.next_steps)
         assert outcome is Outcome.SKIPPED or reason in doubt.sentence or doubt.kind == "app_prepare_timed_out"
         assert doubt.lowers is (requirement is Requirement.REQUIRED and bool(reason or outcome is not Outcome.SKIPPED))
+
+
+@pytest.mark.parametrize("requirement", Requirement)
+@pytest.mark.parametrize("reason", ["a reason that nobody has foreseen", "{braces} and %s"])
+def test_every_held_app_whose_copy_is_worth_less_has_them_too(reason: str, requirement: Requirement) -> None:
+    level = Level.FILESYSTEM if requirement is Requirement.REQUIRED else Level.APPLICATION
+    less = part(Outcome.HELD, reason, requirement, grade=Grade.FS)
+    (doubt,) = explain(cycle(level, HELD, less), PEERS).doubts
+    assert (doubt.kind, doubt.app) == ("app_worth_less", less.app)
+    assert reason in doubt.sentence
+    assert doubt.next_steps
+    assert doubt.lowers is (requirement is Requirement.REQUIRED)
+
+
+@pytest.mark.parametrize("held", [HELD, part(Outcome.HELD, APART), part(Outcome.HELD, grade=Grade.RAW)])
+def test_a_held_app_that_has_no_reason_of_its_own_is_no_doubt(held: AppOutcome) -> None:
+    assert explain(cycle(Level.APPLICATION, held), PEERS).doubts == ()
 
 
 def test_every_step_of_every_row_is_a_sentence_and_there_is_one() -> None:

@@ -125,6 +125,8 @@ class Observed(World):
         self.apps = {app.id: app for app in apps}
         self.snapshots: set[str] = set()
         """The sources that take a snapshot: each from the answer to its freeze to its thaw."""
+        self.apart: dict[str, frozenset[AppId]] = {}
+        """By source that takes a snapshot, whose files are not in it."""
         self.free: set[AppId] = set()
         """The required apps that were free in that time."""
         self.relying: set[str] = set()
@@ -182,7 +184,11 @@ class Observed(World):
     def look(self) -> None:
         """Who is free now, in the time of a snapshot?"""
         if self.snapshots:
-            self.free |= {app.id for app in self.apps.values() if app.is_required and self._is_free(app)}
+            self.free |= {app.id for app in self.apps.values() if self._is_wanted(app) and self._is_free(app)}
+
+    def _is_wanted(self, app: App) -> bool:
+        """Whether it is required, and has files in anybody's snapshot."""
+        return app.is_required and any(app.id not in self.apart[source] for source in self.snapshots)
 
     def _see_answer(self, answer: Answer) -> None:
         source = answer.request.source
@@ -190,7 +196,9 @@ class Observed(World):
             self.deceived.discard(source)  # a later thaw is about this one
             if answer.go_on and not self.snapshots:
                 self.free = set()
-            self.snapshots |= {source} if answer.go_on else set()
+            if answer.go_on:
+                self.snapshots.add(source)
+                self.apart[source] = answer.request.apart
         elif answer.request.kind is RequestKind.THAW and answer.go_on:
             assert source not in self.deceived, f"{source} was told that all went well"
             self.assured |= {source} & self.relying
@@ -293,7 +301,7 @@ class Observed(World):
         app.is_connected = False
         app.inbox.clear()
         if died:
-            if app.is_required and self.is_snapshot_time:
+            if self._is_wanted(app):
                 self.free.add(app.id)
             app.let_go()
         self.feed(AppLeft(app.id, "its stream broke", died))

@@ -20,6 +20,7 @@ from appvss.cycle.effects import (
     InspectPaths,
     PrepareFilesystems,
     RefuseInput,
+    TellFilesystemFreeze,
     ThawFilesystems,
     WriteJournal,
 )
@@ -53,7 +54,8 @@ from appvss.cycle.machine import Machine
 from appvss.cycle.state import AppState, CycleSettings
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
 from appvss.model.event import EventKind
-from appvss.model.filesystem import FilesystemChoice, FilesystemPart, Scope
+from appvss.model.filesystem import DeclaredPath, FilesystemChoice, FilesystemPart, Scope
+from appvss.model.grade import Grade
 from appvss.model.instant import Instant
 from appvss.model.journal import JournalEntry, Stage
 from appvss.model.phase import Phase
@@ -216,10 +218,12 @@ class World:
         supersedes: bool = False,
         overlap: Overlap = Overlap.REFUSE,
         scope: Scope = Scope.NONE,
+        apart: tuple[str, ...] = (),
     ) -> Request:
         self.requests += 1
         number, requester, rehearses = str(self.requests), f"{source} host", source == REHEARSAL
-        how = (reserve, hold, supersedes, overlap, rehearses, FilesystemChoice(scope))
+        far = frozenset(map(AppId, apart))
+        how = (reserve, hold, supersedes, overlap, rehearses, FilesystemChoice(scope), far)
         return Request(number, source, kind, requester, self.now + limit, *how)
 
     def check(
@@ -243,8 +247,9 @@ class World:
         supersedes: bool = False,
         overlap: Overlap = Overlap.REFUSE,
         scope: Scope = Scope.NONE,
+        apart: tuple[str, ...] = (),
     ) -> Request:
-        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap, scope)
+        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap, scope, apart)
         self.feed(FreezeRequested(request, f"c{request.id}"))
         return request
 
@@ -274,10 +279,11 @@ class World:
         claim: HoldClaim | None = None,
         incarnation: str = "",
         watched: bool = False,
+        grade: Grade = Grade.APP,
         set_aside: str = "",
     ) -> AppId:
         app = AppId(name)
-        how = (order, after, requirement, prepares, needs, hold, claim, incarnation, watched, set_aside)
+        how = (order, after, requirement, prepares, needs, hold, claim, incarnation, watched, grade, set_aside)
         self.feed(AppRegistered(Registration(app, *how)))
         return app
 
@@ -305,9 +311,14 @@ class World:
     # -- the freezer
 
     def filesystems_prepared(
-        self, *parts: FilesystemPart, doubts: tuple[str, ...] = (), cycle: str = ""
+        self,
+        *parts: FilesystemPart,
+        doubts: tuple[str, ...] = (),
+        cycle: str = "",
+        paths: Mapping[str, tuple[DeclaredPath, ...]] | None = None,
     ) -> list[Effect]:
-        return self.feed(FilesystemsPrepared(cycle or self.machine.cycle, parts, doubts))
+        located = None if paths is None else {AppId(name): places for name, places in paths.items()}
+        return self.feed(FilesystemsPrepared(cycle or self.machine.cycle, parts, doubts, located))
 
     def filesystems_froze(
         self, frozen: bool = True, *parts: FilesystemPart, doubts: tuple[str, ...] = (), cycle: str = ""
@@ -404,6 +415,10 @@ class World:
     def story(self, *, of_last: bool = False) -> list[str]:
         """What apps and freezer were asked, in order, each as a word: `freeze a`, `thaw a`, `thaw filesystems`."""
         return list(_words(self.last if of_last else self.sent))
+
+    def told(self) -> list[str]:
+        """Who was told that the file systems are about to be frozen, in order."""
+        return [effect.app.name for effect in self.all(TellFilesystemFreeze)]
 
     def let_go(self) -> list[str]:
         """Who was sent a thaw or an abort, in order."""

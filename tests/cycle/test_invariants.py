@@ -8,7 +8,17 @@ from datetime import timedelta
 
 import pytest
 
-from appvss.cycle.effects import AnswerSource, AskAbort, AskFreeze, AskPrepare, AskThaw, EndCycle
+from appvss.cycle.effects import (
+    AnswerSource,
+    AskAbort,
+    AskFreeze,
+    AskPrepare,
+    AskThaw,
+    Effect,
+    EndCycle,
+    FreezeFilesystems,
+    TellFilesystemFreeze,
+)
 from appvss.cycle.inputs import (
     AppFroze,
     AppLeft,
@@ -23,6 +33,7 @@ from appvss.cycle.invariants import InvariantBroken, Ledger, check_step
 from appvss.cycle.state import Cycle, State
 from appvss.model.app import AppId, HoldClaim, Registration
 from appvss.model.cycle import CycleRecord
+from appvss.model.grade import Grade
 from appvss.model.phase import Phase
 from appvss.model.request import Answer, Request, RequestKind
 from appvss.model.verdict import Level, Verdict
@@ -30,6 +41,7 @@ from tests.cycle.support import BEGINNING, LIMIT, MOMENT, World, in_phase, secon
 
 A = AppId("a")
 FREEZE = AskFreeze(A, "c", "host", LIMIT, LIMIT)
+TELL = TellFilesystemFreeze(A, "c")
 
 
 def _state(world: World) -> State:
@@ -48,6 +60,10 @@ def _no_watch(world: World) -> None:
     _cycle(world).hold_expiry = None
 
 
+def _untold(world: World) -> None:
+    _cycle(world).participants[A].is_told = False
+
+
 def _too_much(world: World) -> None:
     _cycle(world).budget = sum(_cycle(world).grants, timedelta(0)) - MOMENT
 
@@ -58,6 +74,8 @@ def _too_much(world: World) -> None:
         (Phase.PREPARED, _no_deadline, "no deadline is armed in phase prepared"),
         (Phase.HOLDING, _no_watch, "a is held and nothing watches its limit"),
         (Phase.HOLDING, _too_much, "granted"),
+        (Phase.HOLDING, _untold, "a is held, and nobody has told it of the file-system freeze"),
+        (Phase.FREEZING_FILESYSTEMS, _untold, "a is held, and nobody has told it of the file-system freeze"),
     ],
 )
 def test_a_running_cycle(phase: Phase, spoil: Callable[[World], None], sentence: str) -> None:
@@ -92,6 +110,13 @@ def _doubted(cycle: Cycle) -> None:
     cycle.participants[A].doubt = "its files grew"
 
 
+def _worth_less(cycle: Cycle) -> None:
+    verdict = cycle.verdict
+    assert verdict is not None
+    outcomes = tuple(replace(outcome, grade=Grade.FS) for outcome in verdict.outcomes)
+    cycle.verdict = replace(verdict, outcomes=outcomes)
+
+
 def _past_its_limit(cycle: Cycle) -> None:
     cycle.participants[A].hold_limit = -MOMENT
 
@@ -113,6 +138,14 @@ def test_a_cycle_that_has_ended(spoil: Callable[[Cycle], None], sentence: str) -
     check_step(_state(world), None)
     spoil(_cycle(world))
     with pytest.raises(InvariantBroken, match=sentence):
+        check_step(_state(world), None)
+
+
+def test_a_copy_that_is_worth_less_is_never_called_application() -> None:
+    world = in_phase(Phase.COMPLETED)
+    check_step(_state(world), None)
+    _worth_less(_cycle(world))
+    with pytest.raises(InvariantBroken, match="a is worth fs, and the verdict is `application`"):
         check_step(_state(world), None)
 
 
@@ -176,6 +209,39 @@ def test_a_registration_that_has_ended_is_owed_nothing(told: AppLeft | AppRegist
     ledger.at_rest(BEGINNING)
     with pytest.raises(InvariantBroken, match="holds nothing"):
         ledger.sent([AskAbort(A, "b", "over")], BEGINNING)
+
+
+@pytest.mark.parametrize("tells", [[], [TellFilesystemFreeze(A, "other")]])
+def test_no_file_system_is_frozen_behind_an_apps_back(tells: list[Effect]) -> None:
+    for told, sent in ((None, []), (AppRegistered(Registration(A, claim=HoldClaim("c", LIMIT))), [TELL])):
+        ledger = Ledger()
+        ledger.sent([FREEZE, replace(FREEZE, cycle="other"), *sent], BEGINNING)
+        if told is not None:
+            ledger.told(told, BEGINNING)  # on another stream: what it was told before counts no more
+            ledger.sent([replace(FREEZE, cycle="other")], BEGINNING)
+        ledger.sent(tells, BEGINNING)
+        with pytest.raises(InvariantBroken, match=r"the file systems are frozen, and nobody has told \['a'\]"):
+            ledger.sent([FreezeFilesystems("c", LIMIT, LIMIT)], BEGINNING)
+        ledger.sent([TELL, FreezeFilesystems("c", LIMIT, LIMIT)], BEGINNING)
+
+
+def test_no_requester_goes_on_before_the_apps_were_told_but_for_a_rehearsal() -> None:
+    ledger, request = Ledger(), _request()
+    answer = AnswerSource(Answer(request, go_on=True, reason="", cycle="c"))
+    ledger.told(FreezeRequested(request, "c"), BEGINNING)
+    ledger.sent([FREEZE], BEGINNING)
+    with pytest.raises(InvariantBroken, match="the requester goes on, and nobody has told"):
+        ledger.sent([answer], BEGINNING)
+    rehearsal = replace(request, rehearses=True)
+    ledger.told(FreezeRequested(rehearsal, "c"), BEGINNING)
+    ledger.sent([AnswerSource(replace(answer.answer, request=rehearsal))], BEGINNING)
+
+
+def test_nobody_is_told_who_holds_nothing() -> None:
+    ledger = Ledger()
+    ledger.sent([FREEZE, TELL, AskAbort(A, "c", "over")], BEGINNING)
+    with pytest.raises(InvariantBroken, match="a was told of the file-system freeze and holds nothing"):
+        ledger.sent([TELL], BEGINNING)
 
 
 def test_a_request_gets_exactly_one_answer() -> None:

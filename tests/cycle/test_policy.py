@@ -11,14 +11,25 @@ from hypothesis import strategies as st
 
 from appvss.cycle.policy import judge, sentence_of
 from appvss.model.app import AppId, Requirement
-from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
+from appvss.model.grade import Grade
+from appvss.model.verdict import APART, AppOutcome, Level, Outcome, Verdict
 
 REQUIRED, TOLERATED, IGNORED = Requirement.REQUIRED, Requirement.TOLERATED, Requirement.IGNORED
 HELD = Outcome.HELD
 
 
-def part(name: str, outcome: Outcome, requirement: Requirement = REQUIRED, reason: str = "") -> AppOutcome:
-    return AppOutcome(AppId(name), outcome, requirement, 50, reason)
+def part(
+    name: str, outcome: Outcome, requirement: Requirement = REQUIRED, reason: str = "", grade: Grade | None = None
+) -> AppOutcome:
+    return AppOutcome(AppId(name), outcome, requirement, 50, reason, grade=grade)
+
+
+WAL = "it has files in /wal, which is not in the freeze"
+
+
+def less(requirement: Requirement = REQUIRED, grade: Grade = Grade.FS) -> AppOutcome:
+    """`b`, which was held and has files elsewhere."""
+    return part("b", HELD, requirement, WAL, grade)
 
 
 def verdict(
@@ -53,6 +64,13 @@ def verdict(
         (verdict(part("a", HELD, TOLERATED)), Level.APPLICATION),
         (verdict(part("a", HELD), part("b", Outcome.HOLD_LOST), frozen=True), Level.FILESYSTEM),
         (verdict(part("a", HELD), part("b", Outcome.HOLD_LOST)), Level.CRASH),
+        (verdict(part("a", HELD), less(), frozen=True), Level.FILESYSTEM),
+        (verdict(part("a", HELD), less(grade=Grade.RAW), frozen=True), Level.FILESYSTEM),
+        (verdict(part("a", HELD), less(grade=Grade.RAW)), Level.CRASH),
+        (verdict(part("a", HELD), less(TOLERATED), frozen=True), Level.APPLICATION),
+        (verdict(part("a", HELD), less(IGNORED), frozen=True), Level.APPLICATION),
+        (verdict(part("a", HELD), part("b", Outcome.SKIPPED, reason=APART), frozen=True), Level.APPLICATION),
+        (verdict(part("b", Outcome.SKIPPED, reason=APART), frozen=True), Level.FILESYSTEM),
         (verdict(), Level.CRASH),
         (verdict(frozen=True), Level.FILESYSTEM),
         (verdict(part("a", Outcome.VETOED, TOLERATED), frozen=True), Level.FILESYSTEM),
@@ -134,3 +152,18 @@ def test_one_more_doubt_never_raises_the_level(parts: list[AppOutcome]) -> None:
         assert worth.index(verdict(*parts, frozen=frozen, ended=ended, doubt=doubt).level) <= level
         lost = [*parts, part("z", Outcome.HOLD_LOST)]
         assert worth.index(verdict(*lost, frozen=frozen).level) <= level
+
+
+def test_who_is_worth_less_is_named_unless_ignored() -> None:
+    sentence = f"b (required) was held, and its copy is worth less: {WAL}"
+    assert verdict(part("a", HELD), less(), frozen=True).reasons == (sentence,)
+    assert verdict(part("a", HELD), less(TOLERATED), frozen=True).reasons == (
+        sentence.replace("required", "tolerated"),
+    )
+    assert verdict(part("a", HELD), less(IGNORED), frozen=True).reasons == ()
+
+
+def test_who_is_not_concerned_is_not_named() -> None:
+    far = part("b", Outcome.SKIPPED, reason=APART)
+    assert verdict(part("a", HELD), far, frozen=True).reasons == ()
+    assert not far.is_failure

@@ -36,7 +36,7 @@ from appvss.cycle.inputs import (
 )
 from appvss.cycle.table import THAWING
 from appvss.model.app import AppId, HoldClaim, Registration, Requirement
-from appvss.model.filesystem import Scope
+from appvss.model.filesystem import DeclaredPath, Scope
 from appvss.model.journal import JournalApp, JournalEntry, Stage
 from appvss.model.phase import Phase
 from appvss.model.policy import Overlap
@@ -48,6 +48,7 @@ SOURCES = ("freebsd", "local", REHEARSAL)
 TOLERATED = Requirement.TOLERATED
 
 Way = Callable[[Phase], World]
+WAL = DeclaredPath("/srv/wal", "8:9", reason="the requester does not mean it", lowers=True)
 
 
 class Usual(Exception):
@@ -267,6 +268,25 @@ def slow_with_filesystems(phase: Phase) -> World:
     return world
 
 
+def named(phase: Phase) -> World:
+    """File systems are named, which do not concern the required `a`; `b` alone takes part."""
+    world = World()
+    world.register("a", 10, prepares=True)
+    world.register("b", 20)
+    steps: list[tuple[Phase, Callable[[], object]]] = [
+        (Phase.REQUESTED, lambda: world.freeze("local", scope=Scope.NAMED, apart=("a",))),
+        (Phase.PREPARING, lambda: None),
+        (Phase.FREEZING_APPS, world.filesystems_prepared),
+        (Phase.CERTIFYING, lambda: world.ack("b")),
+        (Phase.FREEZING_FILESYSTEMS, lambda: None),
+        (Phase.HOLDING, world.filesystems_froze),
+        (Phase.THAWING_FILESYSTEMS, lambda: world.thaw("local")),
+        (Phase.THAWING_APPS, world.filesystems_thawed),
+        (Phase.COMPLETED, lambda: world.confirm("b")),
+    ]
+    return _along(world, phase, steps)
+
+
 def finished(phase: Phase) -> World:
     """As `shared`; the hold lasts for the one that has joined alone."""
     if phase is not Phase.HOLDING:
@@ -368,7 +388,9 @@ def values(world: World, input: type[Input]) -> list[Input]:
         AppThawed: [AppThawed(app, cycle, unbroken) for app, cycle in apps for unbroken in both],
         FilesystemsFrozen: [FilesystemsFrozen(cycle, frozen) for cycle in cycles for frozen in both],
         FilesystemsFailed: [FilesystemsFailed(cycle, "broken") for cycle in cycles],
-        FilesystemsPrepared: [FilesystemsPrepared(cycle) for cycle in cycles],
+        FilesystemsPrepared: [
+            FilesystemsPrepared(cycle, paths=paths) for cycle in cycles for paths in (None, {AppId("a"): (WAL,)})
+        ],
         FilesystemsLost: [FilesystemsLost(cycle, "the guardian has died") for cycle in cycles],
         FilesystemsThawed: [FilesystemsThawed(cycle, unbroken) for cycle in cycles for unbroken in both],
         JournalWritten: [JournalWritten(cycle, stage) for cycle, stage in stages],
@@ -420,6 +442,7 @@ def _ways() -> Iterator[tuple[Way, Phase]]:
         freezing_filesystems_too,
         freezing_filesystems_alone,
         slow_with_filesystems,
+        named,
         finished,
         rehearsing,
         alone_rehearsing,

@@ -15,6 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from appvss import contract
 from appvss.delivery.requester_service import RequesterService
+from appvss.model.app import AppId
+from appvss.model.filesystem import NO_FILESYSTEMS, FilesystemChoice
 from appvss.model.verdict import Verdict
 from appvss.v1 import admin_pb2, app_pb2, requester_pb2, requester_pb2_grpc, types_pb2
 from tests.support.app_process import app_process
@@ -279,6 +281,7 @@ class Silent:
         self.abandoned.put_nowait(reason)
 
     def begin(self, *wanted: object) -> Silent:
+        self.wanted = wanted
         return self
 
     async def freeze(self, *wanted: object) -> Silent:
@@ -287,6 +290,9 @@ class Silent:
     async def thaw(self) -> None:
         raise AssertionError
 
+    async def apart(self, choice: FilesystemChoice) -> frozenset[AppId]:
+        return frozenset({AppId(f"far-from-{choice.scope}")})
+
     async def rehearsed(self, cycle: str) -> requester_pb2.RehearseResponse:
         raise AssertionError(cycle)
 
@@ -294,7 +300,7 @@ class Silent:
 async def test_broker_that_stops_ends_the_call_and_abandons_the_hold(directory: Path) -> None:
     silent = Silent()
     server = grpc.aio.server(options=contract.SERVER_OPTIONS)
-    service = RequesterService(silent, silent, silent, silent.rehearsed)
+    service = RequesterService(silent, silent, silent, silent.rehearsed, silent.apart)
     requester_pb2_grpc.add_RequesterServiceServicer_to_server(service, server)
     server.add_insecure_port(f"unix:{directory}/a.sock")
     await server.start()
@@ -305,6 +311,7 @@ async def test_broker_that_stops_ends_the_call_and_abandons_the_hold(directory: 
         await hold.say(begin())
         async with asyncio.timeout(BOUND):
             assert await silent.abandoned.get() == "it said something but finish"
+            assert silent.wanted[-2:] == (NO_FILESYSTEMS, frozenset({AppId("far-from-none")}))
             await server.stop(0)
             assert (await hold.ending())[0] is Code.UNAVAILABLE
             assert await silent.abandoned.get() == "its call ended"

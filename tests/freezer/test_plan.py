@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -311,7 +313,9 @@ def test_overlays_and_what_the_broker_has_there_are_told() -> None:
 
 def test_nothing_is_frozen_when_nothing_is_wanted() -> None:
     none = plan(FilesystemChoice(Scope.NONE), ("/a",), parse(ROOT.encode() + b"\nodd"), NOTHING, FilesystemSettings())
-    assert none == Plan()
+    assert none.places is not None
+    assert replace(none, places=None) == Plan()
+    assert not any(place.is_planned for place in none.places.values())
 
 
 NAMED = table(

@@ -26,7 +26,7 @@ from appvss.model.journal import JournalApp, JournalEntry, Stage
 from appvss.model.past import PastCycle
 from appvss.model.phase import Phase
 from appvss.model.policy import PolicyValue
-from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
+from appvss.model.verdict import APART, AppOutcome, Level, Outcome, Verdict
 
 SECOND = timedelta(seconds=1)
 NOW = timedelta(days=20_777, hours=15, microseconds=250)
@@ -342,6 +342,14 @@ def test_rehearsal_is_said() -> None:
 
 
 HELD = (("orders-db", Outcome.HELD), ("files", Outcome.HELD))
+
+
+def test_whom_the_freeze_did_not_concern_is_not_counted_among_those_that_held() -> None:
+    ended = past(WHOLE.text(), *HELD)
+    far = AppOutcome(AppId("mail"), Outcome.SKIPPED, Requirement.REQUIRED, 50, APART)
+    verdict = replace(ended.verdict, outcomes=(*ended.verdict.outcomes, far))
+    found = examine(WHOLE, replace(ended, verdict=verdict))
+    assert "Every required app that the freeze concerned held, unbroken, from its ack to the thaw." in found.sentences
 
 
 def test_with_the_history_it_proves_the_verdict() -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from appvss.cycle.effects import AskFreeze, AskPrepare, EndCycle, PrepareFilesystems, ThawFilesystems
 from appvss.cycle.inputs import AppFroze, AppLostHold, AppReady, AppThawed, AppVetoed
 from appvss.model.app import AppId, Registration, Requirement
-from appvss.model.filesystem import Scope
+from appvss.model.filesystem import DeclaredPath, FilesystemOutcome, FilesystemPart, Scope
+from appvss.model.grade import Grade
 from appvss.model.phase import Phase
 from appvss.model.policy import Overlap
 from tests.cycle.observed import PREPARED_LIMIT, App, Habit, Observed
@@ -25,6 +26,10 @@ SOURCES = ("freebsd", "local", REHEARSAL)
 LONGEST_HOLD = 40 * SECOND
 _LENGTHS = tuple(SECOND * number for number in (0, 0.2, 0.3, 0.5, 1, 2.5, 4, 8, 15))
 _STEPS = 30
+SRV = FilesystemPart("/srv", "8:1", "ext4", FilesystemOutcome.HELD)
+HERE = DeclaredPath("/srv/a", "8:1", is_planned=True, is_meant=True)
+ELSEWHERE = DeclaredPath("/wal/a", "8:2", reason="/wal: the requester does not mean it", lowers=True)
+ROOT = DeclaredPath("/var/a", "8:3", reason="/: its requester leaves that out", lowers=True, is_spared=True)
 
 Deed = Callable[[], None]
 
@@ -60,6 +65,7 @@ class Life:
             hold_limit=choose((8 * SECOND, 60 * SECOND)),
             incarnation=f"incarnation-of-{name}",
             watch_paths=choose((True, False, False)),
+            grade=choose((Grade.APP, Grade.APP, Grade.FS)),
         )
         return App(registration, choose(list(Habit)))
 
@@ -176,8 +182,8 @@ class Life:
                 world.check(source, limit, supersedes, overlap)
             case "freeze":
                 hold = draw.choice((5 * SECOND, LONGEST_HOLD))
-                scope = draw.choice((Scope.NONE, Scope.ALL))
-                world.freeze(source, LIMIT, LIMIT - limit, hold, supersedes, overlap, scope)
+                scope = draw.choice((Scope.NONE, Scope.ALL, Scope.NAMED))
+                world.freeze(source, LIMIT, LIMIT - limit, hold, supersedes, overlap, scope, self._apart(scope))
             case "thaw":
                 world.thaw(source, limit)
             case "lost":
@@ -190,9 +196,21 @@ class Life:
     def _all_goes_well_up_to_the_hold(self) -> None:
         self._all_obey()
         self.world.freezer.clear()
-        scope = self._draw.choice((Scope.NONE, Scope.ALL))
-        self.world.freeze(self._draw.choice(SOURCES), supersedes=self._draw.random() < 0.5, scope=scope)
+        scope = self._draw.choice((Scope.NONE, Scope.ALL, Scope.NAMED))
+        supersedes = self._draw.random() < 0.5
+        self.world.freeze(self._draw.choice(SOURCES), supersedes=supersedes, scope=scope, apart=self._apart(scope))
         self._everything_obeys(self._draw.random() < 0.5)
+
+    def _apart(self, scope: Scope) -> tuple[str, ...]:
+        """Whom a freeze of named file systems does not concern; the others have all that they declare there."""
+        names = [app.id.name for app in self.world.apps.values() if self._draw.random() < 0.3]
+        return tuple(names) if scope is Scope.NAMED else ()
+
+    def _paths(self) -> dict[str, tuple[DeclaredPath, ...]] | None:
+        """Where the freezer finds the apps' paths, if it tells."""
+        places = ((), (HERE,), (HERE, ELSEWHERE), (ELSEWHERE,), (ROOT,))
+        names = [app.id.name for app in self.world.apps.values() if self._draw.random() < 0.9]
+        return {name: self._draw.choice(places) for name in names} if self._draw.random() < 0.5 else None
 
     def _all_seems_well_from_the_hold_on(self) -> None:
         if self._draw.random() < 0.4 and self._those(lambda app: app.cycle != ""):
@@ -222,9 +240,9 @@ class Life:
         elif not well:
             self.world.filesystems_failed(cycle=asked.cycle)
         elif isinstance(asked, PrepareFilesystems):
-            self.world.filesystems_prepared(cycle=asked.cycle)
+            self.world.filesystems_prepared(cycle=asked.cycle, paths=self._paths())
         else:
-            self.world.filesystems_froze(frozen, cycle=asked.cycle)
+            self.world.filesystems_froze(frozen, *((SRV,) if frozen else ()), cycle=asked.cycle)
             if self._draw.random() < 0.1:
                 self.world.filesystems_lost(cycle=asked.cycle)
 

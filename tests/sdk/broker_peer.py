@@ -16,6 +16,7 @@ import grpc
 from appvss import contract
 from appvss.model.app import AppId, Requirement
 from appvss.model.filesystem import FilesystemChoice, FilesystemOutcome, FilesystemPart
+from appvss.model.grade import Grade
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 from appvss.v1 import admin_pb2, admin_pb2_grpc, requester_pb2, requester_pb2_grpc, types_pb2
 
@@ -31,6 +32,7 @@ HELD = AppOutcome(
     time_to_freeze=timedelta(milliseconds=12),
     hold=timedelta(seconds=3),
     evidence={"lsn": "0/16B3748"},
+    grade=Grade.APP,
 )
 VETOED = AppOutcome(
     app=AppId("web"),

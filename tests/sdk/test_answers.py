@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appvss import contract
+from appvss.adapters.errors import HoldRefused
 from appvss.model.errors import HoldLost, MessageInvalid, Veto
 from appvss.sdk.answers import evidence_of, failure_of
 from appvss.sdk.inputs import Failure
@@ -27,6 +28,7 @@ class Mute(Exception):
         (Veto("busy", retryable=True), Failure("busy", retryable=True)),
         (Veto(""), Failure("the app gave no reason")),
         (HoldLost("gone"), Failure("gone")),
+        (HoldRefused("a dump is running", "Wait."), Failure("a dump is running", retryable=True)),
         (KeyError("x"), Failure("KeyError: 'x'")),
         (asyncio.CancelledError(), Failure("CancelledError")),
         (Mute(), Failure("Mute: its text cannot be had: RuntimeError")),

@@ -149,6 +149,7 @@ async def test_what_is_declared_arrives(broker: FakeBroker, tmp_path: Path) -> N
         "hold_limit": 7 * SECOND,
         "paths": [tmp_path, "/var/lib"],
         "watch_paths": True,
+        "grade": "fs",
     }
     async with serving(broker, database.quiesce, **options) as app:
         declared = app.registration
@@ -156,10 +157,68 @@ async def test_what_is_declared_arrives(broker: FakeBroker, tmp_path: Path) -> N
         assert (declared.prepares, declared.freeze_timeout, declared.hold_limit) == (True, 3 * SECOND, 7 * SECOND)
         assert app.paths == (str(tmp_path), "/var/lib")
         assert declared.watch_paths
+        assert declared.grade == "fs"
         assert app.library.startswith("appvss-python/")
 
 
 # Prepare.
+
+
+# The word before the file systems are frozen.
+
+
+class Listening:
+    """An app that notes at its thaw whether it has heard that the file systems were about to be frozen."""
+
+    def __init__(self) -> None:
+        self.freezes: list[appvss.Freeze] = []
+        self.heard: list[bool] = []
+
+    @asynccontextmanager
+    async def quiesce(self, freeze: appvss.Freeze) -> AsyncIterator[None]:
+        self.freezes.append(freeze)
+        try:
+            yield
+        finally:
+            self.heard.append(freeze.filesystem_freeze.is_set())
+
+
+async def test_an_app_hears_that_the_file_systems_are_about_to_be_frozen(broker: FakeBroker) -> None:
+    app_code = Listening()
+    async with serving(broker, app_code.quiesce) as app:
+        assert (await app.freeze("first")).frozen
+        assert not app_code.freezes[0].filesystem_freeze.is_set()
+        await app.tell_filesystem_freeze()
+        assert await asyncio.to_thread(app_code.freezes[0].filesystem_freeze.wait, BOUND)
+        assert (await app.thaw()).unbroken
+        # Neither the word of another cycle nor that of the last hold is about the next one.
+        assert (await app.freeze("second")).frozen
+        await app.tell_filesystem_freeze("first")
+        assert (await app.thaw()).unbroken
+        assert app_code.heard == [True, False]
+        assert app.refusals == ()
+
+
+async def test_an_app_that_comes_back_in_its_hold_may_be_told_again(broker: FakeBroker) -> None:
+    app_code = Listening()
+    async with serving(broker, app_code.quiesce) as app:
+        assert (await app.freeze()).frozen
+        await app.disconnect()
+        assert await app.returned() is not None
+        await app.tell_filesystem_freeze()
+        await app.tell_filesystem_freeze()
+        assert (await app.thaw()).unbroken
+        assert app_code.heard == [True]
+
+
+async def test_a_hold_that_ends_early_knows_whether_the_file_systems_may_be_frozen(broker: FakeBroker) -> None:
+    app_code = Listening()
+    async with serving(broker, app_code.quiesce) as app:
+        assert (await app.freeze(hold_limit=SECOND)).frozen
+        await app.tell_filesystem_freeze()
+        assert "hold limit" in await app.hold_lost()
+        assert not (await app.thaw()).unbroken
+        assert app_code.heard == [True]
 
 
 async def test_prepare_is_called_ahead_with_its_budget(broker: FakeBroker) -> None:

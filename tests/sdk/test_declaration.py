@@ -25,6 +25,7 @@ GIVEN: dict[str, Any] = {
     "hold_limit": timedelta(seconds=60),
     "paths": (),
     "watch_paths": False,
+    "grade": "app",
     "instance": "",
     "runtime_directory": "/run/appvss",
     "prepares": False,
@@ -57,6 +58,9 @@ def declared(**changed: Any) -> Declaration:
         ({"paths": ["/" + "ä" * 1000] * 64}, UsageError, "the declaration has"),
         ({"runtime_directory": "/" + "x" * 100}, SocketPathTooLong, "bytes, over"),
         ({"watch_paths": "yes"}, UsageError, "watch_paths is 'yes'"),
+        ({"grade": "raw"}, UsageError, "grade is 'raw'"),
+        ({"grade": "app-verified"}, UsageError, "grade is 'app-verified'"),
+        ({"grade": None}, UsageError, "grade is None"),
         ({"watch_paths": True}, UsageError, "paths is empty"),
         ({"watch_paths": True, "paths": ["data"]}, UsageError, "the path 'data' cannot be watched"),
         ({"watch_paths": True, "paths": ["/ok", "/data\n"]}, UsageError, "cannot be watched"),
@@ -95,6 +99,11 @@ def test_the_hello_says_what_was_declared() -> None:
 def test_the_hello_asks_for_the_watch() -> None:
     assert contract.registration_of(declared(watch_paths=True, paths=["/var/lib/orders"]).hello().hello).watch_paths
     assert not contract.registration_of(declared(paths=["/var/lib/orders"]).hello().hello).watch_paths
+
+
+@pytest.mark.parametrize("grade", ["app", "fs"])
+def test_the_hello_says_what_a_copy_is_worth(grade: str) -> None:
+    assert contract.registration_of(declared(grade=grade).hello().hello).grade == grade
 
 
 def test_the_sockets_lie_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from appvss.sdk.effects import (
     Note,
     RunPrepare,
     Send,
+    TellFilesystemFreeze,
 )
 from appvss.sdk.inputs import Failure, Input
 from appvss.sdk.machine import GREETING_LIMIT, AppMachine
@@ -51,6 +52,8 @@ LEFT = inputs.Left(None)
 LEFT_BADLY = inputs.Left(Failure("the session is gone"))
 CLOSE = inputs.CloseAsked("the app is stopping")
 TICK = inputs.DeadlinePassed()
+TOLD = inputs.FilesystemFreezeTold("c")
+OTHER_TOLD = inputs.FilesystemFreezeTold("d")
 
 ROADS: dict[str, list[Input]] = {
     "idle": [],
@@ -172,6 +175,12 @@ TABLE: list[tuple[str, Input, type[State], list[str]]] = [
     ("leaving", inputs.StreamEnded(), Leaving, []),
     ("leaving", TICK, Leaving, []),
     ("leaving", CLOSE, Leaving, []),
+    ("idle", TOLD, Idle, []),
+    ("preparing", TOLD, Preparing, []),
+    ("entering", TOLD, Entering, []),
+    ("held", TOLD, Held, ["TellFilesystemFreeze"]),
+    ("held", OTHER_TOLD, Held, []),
+    ("leaving", TOLD, Leaving, []),
 ]
 
 
@@ -473,8 +482,8 @@ class Life(RuleBasedStateMachine):
                     if claim is not None:
                         assert self.working == "held"
                         assert claim.held_for < self.limit
-                case DropStream() | Note():
-                    pass
+                case TellFilesystemFreeze():
+                    assert self.working == "held"
 
     def check_message(self, kind: str, message: object) -> None:
         body = getattr(message, kind)
@@ -541,6 +550,11 @@ class Life(RuleBasedStateMachine):
     def ask_thaw(self, cycle: str, abort: bool) -> None:
         self.owed[f"thaw {cycle}"] += 1
         self.tell(inputs.AbortAsked(cycle, "why not") if abort else inputs.ThawAsked(cycle))
+
+    @precondition(lambda self: self.stream)
+    @rule(cycle=st.sampled_from("abc"))
+    def tell_of_the_filesystem_freeze(self, cycle: str) -> None:
+        self.tell(inputs.FilesystemFreezeTold(cycle))
 
     @precondition(lambda self: self.working == "prepare")
     @rule(ok=st.booleans())

@@ -45,6 +45,7 @@ def test_the_public_names_are_these() -> None:
         "PrepareResult",
         "Refusal",
         "ThawResult",
+        "TurnedAway",
     }
     assert set(appvss.__all__) <= set(dir(appvss))
 
@@ -72,6 +73,7 @@ def test_both_ways_of_serving_take_the_same_arguments() -> None:
         "hold_limit",
         "paths",
         "watch_paths",
+        "grade",
         "instance",
         "runtime_directory",
     ]

@@ -188,6 +188,22 @@ def test_the_hold_limit_leaves_the_context_and_the_thaw_says_so(broker: Blocking
         assert app.thaw().unbroken
 
 
+def test_an_app_hears_that_the_file_systems_are_about_to_be_frozen(broker: BlockingFakeBroker) -> None:
+    database = Database()
+    with serving(broker, database.quiesce) as app:
+        assert app.freeze().frozen
+        (freeze,) = database.freezes
+        assert not freeze.filesystem_freeze.is_set()
+        app.tell_filesystem_freeze("of another cycle")
+        app.tell_filesystem_freeze()
+        assert freeze.filesystem_freeze.wait(BOUND)
+        assert app.thaw().unbroken
+        assert app.freeze().frozen
+        assert not database.freezes[1].filesystem_freeze.is_set()
+        assert app.thaw().unbroken
+        assert app.refusals == ()
+
+
 def test_the_hold_limit_needs_no_broker(broker: BlockingFakeBroker) -> None:
     database = Database()
     with serving(broker, database.quiesce) as app:

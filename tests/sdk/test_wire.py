@@ -10,7 +10,16 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appvss.sdk.inputs import AbortAsked, FreezeAsked, Input, PrepareAsked, QuestionUnusable, ThawAsked, Welcomed
+from appvss.sdk.inputs import (
+    AbortAsked,
+    FilesystemFreezeTold,
+    FreezeAsked,
+    Input,
+    PrepareAsked,
+    QuestionUnusable,
+    ThawAsked,
+    Welcomed,
+)
 from appvss.sdk.wire import input_of, remark_of
 from appvss.v1 import app_pb2
 from appvss.v1.app_pb2 import AttachResponse
@@ -45,6 +54,7 @@ FAR = Duration(seconds=2**62)
             AttachResponse(freeze=app_pb2.Freeze(cycle="c", budget=TWO, hold_limit=FAR)),
             QuestionUnusable("c", f"a duration of {2**62} s is out of range"),
         ),
+        (AttachResponse(filesystem_freeze=app_pb2.FilesystemFreeze(cycle="c")), FilesystemFreezeTold("c")),
         (AttachResponse(thaw=app_pb2.Thaw(cycle="c")), ThawAsked("c")),
         (AttachResponse(abort=app_pb2.Abort(cycle="c", reason="why\x1b")), AbortAsked("c", "why?")),
         (AttachResponse(), None),

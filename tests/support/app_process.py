@@ -24,6 +24,8 @@ from appvss.v1 import app_pb2
 from tests.support.raw_app import BOUND, attached
 from tests.support.running_broker import ROOT
 
+_WORD = "filesystem_freeze"
+
 
 class AppProcess:
     """One app process, from outside."""
@@ -37,10 +39,14 @@ class AppProcess:
         return self.process.pid
 
     async def line(self, start: str) -> str:
-        """The next line that it prints, which must begin so."""
+        """The next line that it prints, which must begin so. That it has heard of the freeze of file systems is passed
+        over by whoever waits for something else.
+        """
         assert self.process.stdout is not None
         async with asyncio.timeout(BOUND):
             line = (await self.process.stdout.readline()).decode().strip()
+            while line.startswith(_WORD) and not start.startswith(_WORD):
+                line = (await self.process.stdout.readline()).decode().strip()
         assert line.startswith(start), f"not {start!r}: {line!r}"
         return line
 

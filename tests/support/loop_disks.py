@@ -26,7 +26,7 @@ import pytest
 from tests.support.running_broker import short_directory
 
 LIMIT = 90.0
-"""Seconds from the making of the first on after which the keeper thaws everything in every second."""
+"""Seconds from the last thing that was asked of it on after which the keeper thaws everything in every second."""
 BOUND = 30.0
 """Seconds for each thing that is done here."""
 SIZES = {"ext2": 16, "ext4": 48, "xfs": 320, "btrfs": 128, "vfat": 16}
@@ -73,7 +73,15 @@ class LoopDisks:
             start_new_session=True,
         )
 
-    def make(self, name: str, kind: str = "ext4", *, on: LoopDisk | None = None, read_only: bool = False) -> LoopDisk:
+    def make(
+        self,
+        name: str,
+        kind: str = "ext4",
+        *,
+        on: LoopDisk | None = None,
+        read_only: bool = False,
+        mebibytes: int | None = None,
+    ) -> LoopDisk:
         """Make a file system and mount it at `home / name`.
 
         Args:
@@ -81,10 +89,11 @@ class LoopDisks:
             kind: one of `SIZES`.
             on: where the image lies; None: in `home`.
             read_only: mount it with a read-only super block.
+            mebibytes: the size of the image; None: that of `SIZES`.
         """
         image = (on.path if on else self.home / "images") / f"{name}.img"
         with image.open("wb") as file:
-            file.truncate(SIZES[kind] * 1024 * 1024)
+            file.truncate((mebibytes or SIZES[kind]) * 1024 * 1024)
         run(*_MKFS[kind], str(image))
         disk = LoopDisk(self.home / name, kind, image)
         self.made.append(disk)

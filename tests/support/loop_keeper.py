@@ -5,9 +5,9 @@
 It reads lines, words parted by tabs, and answers each with `ok` or with `error` and what was said: `mount` and the
 arguments of mount(8), the last of which is the mount point; `umount POINT`; `freeze POINT` and `thaw POINT`, by another
 hand than the tested one. When its standard input ends (its caller is done, or dead), it thaws all that is mounted below
-HOME, each in a process of its own since one may lie on another, and unmounts it, the last first. After SECONDS it thaws
-once in every second, until that end. A second process, its child, does the same when the first one is gone. Neither
-belongs to the caller's session, and neither ends on a signal that can be caught.
+HOME, each in a process of its own since one may lie on another, and unmounts it, the last first. When no line has come
+for SECONDS it thaws once in every second, until one comes. A second process, its child, does the same when the first
+one is gone. Neither belongs to the caller's session, and neither ends on a signal that can be caught.
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ def keep(home: str, limit: float) -> None:
         read = os.read(0, 65536)
         if not read:
             return
+        due = time.monotonic() + limit
         *lines, pending = (pending + read).split(b"\n")
         for line in lines:
             os.write(1, os.fsencode(carry_out(os.fsdecode(line).split("\t")) + "\n"))

@@ -131,8 +131,12 @@ class RawApp:
         return None if data is grpc.aio.EOF else app_pb2.AttachResponse.FromString(data)
 
     async def hear(self, kind: str) -> Any:
-        """The next message, which must be of this kind (`freeze`, `thaw`...); the inner message."""
+        """The next message, which must be of this kind (`freeze`, `thaw`...); the inner message. That the file systems
+        are about to be frozen asks for no answer, and is passed over by whoever waits for something else.
+        """
         message = await self.hear_any()
+        while message is not None and message.WhichOneof("message") == "filesystem_freeze" != kind:
+            message = await self.hear_any()
         if message is None:
             raise AssertionError(f"the stream ended where a {kind} was due: {await self.ending()}")
         assert message.WhichOneof("message") == kind, f"not a {kind}: {message}"

@@ -81,6 +81,14 @@ def survey(value: FilesystemSurvey, is_wanted: bool) -> Iterator[Finding]:
         )
     for one in [one for one in value.warnings if one.dead_locks][:_NAMED]:
         yield warning(_CHECK, one.sentence, "`appvss filesystems` shows the order, and what else there is to know.")
+    for app in [one for one in value.apps if one.lowers][:_NAMED]:
+        yield warning(
+            _CHECK,
+            f"{app.app} has files that would not be in the freeze, and its copy would be worth less: "
+            f"{'; '.join(app.paths)}",
+            "Take its file system out of `filesystems.exclude`, or move the files to one that can be frozen; "
+            "`appvss filesystems` shows each.",
+        )
     if not value.veto and not any(one.lowers for one in value.left):
         what = "for a host" if is_wanted else "for the paths that apps declare"
         count = f"{len(value.planned)} file system{'s' if len(value.planned) != 1 else ''}"

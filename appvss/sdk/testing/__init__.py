@@ -5,6 +5,7 @@ It needs no test framework, and is the reference for app libraries in other lang
 
 from appvss.model.app import HoldClaim
 from appvss.sdk.testing.blocking import BlockingFakeApp, BlockingFakeBroker
+from appvss.sdk.testing.core import TurnedAway
 from appvss.sdk.testing.fake_broker import FakeApp, FakeBroker
 from appvss.sdk.testing.ledger import Refusal
 from appvss.sdk.testing.results import FreezeResult, PrepareResult, ThawResult
@@ -19,4 +20,5 @@ __all__ = [
     "PrepareResult",
     "Refusal",
     "ThawResult",
+    "TurnedAway",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Final, cast
@@ -20,6 +21,8 @@ ANSWER_LIMIT: Final = timedelta(seconds=10)
 BUDGET: Final = timedelta(seconds=10)
 HOLD_LIMIT: Final = timedelta(seconds=60)
 REQUESTER: Final = "the test"
+_OF_A_LATER_VERSION: Final = bytes.fromhex("fa3e03010203")
+"""Field 1007, three bytes long."""
 
 
 class AppBase:
@@ -88,6 +91,18 @@ class AppBase:
         """Every message of the app that the broker did not accept. An app that keeps app.proto has none."""
         return tuple(self._record.ledger.refusals)
 
+    @property
+    def heard(self) -> int:
+        """How many messages the app has sent since it attached for the first time, its hellos not counted."""
+        return self._record.heard
+
+    @property
+    def losses(self) -> Mapping[str, str]:
+        """The holds that the app said to be lost: cycle and reason."""
+        return dict(self._record.ledger.losses)
+
+    # Words without an answer.
+
     def send(self, message: app_pb2.AttachResponse) -> None:
         """Send a message as it is, also one that makes no sense. No answer is awaited.
 
@@ -99,21 +114,59 @@ class AppBase:
                 raise ConnectionError(f"{self._record.registration.app} is not attached")
             self._record.stream.send(message)
 
-    def _asked(self, cycle: str | None) -> str:
-        known = cycle or self._record.last_cycle
-        if not known:
-            raise UsageError("no cycle has been asked of this app yet", "Name a cycle, or call `freeze` before.")
-        return known
+    def _tell_filesystem_freeze(self, cycle: str | None) -> None:
+        told = app_pb2.FilesystemFreeze(cycle=self._asked(cycle))
+        self.send(app_pb2.AttachResponse(filesystem_freeze=told))
 
-    def _ask_prepare(self, cycle: str | None, requester: str, budget: timedelta) -> Future[PrepareResult]:
+    def goodbye(self, reason: str) -> None:
+        """Say that the broker is about to stop, and go on.
+
+        Raises:
+            ConnectionError: the app is not attached.
+        """
+        self.send(app_pb2.AttachResponse(goodbye=app_pb2.Goodbye(reason=reason)))
+
+    def refuse_message(self, name: str, sentence: str) -> None:
+        """Tell the app that a message of it was not accepted, with a name of docs/errors.md.
+
+        Raises:
+            ConnectionError: the app is not attached.
+        """
+        self.send(app_pb2.AttachResponse(refusal=app_pb2.Refusal(name=name, sentence=sentence)))
+
+    def send_unknown(self) -> None:
+        """Send what a later version of app.proto may have: a message of a kind that this one does not know.
+
+        Raises:
+            ConnectionError: the app is not attached.
+        """
+        self.send(app_pb2.AttachResponse())
+        self.send(app_pb2.AttachResponse.FromString(_OF_A_LATER_VERSION))
+
+    # Questions whose answer is awaited later, or not at all.
+
+    def ask_prepare(
+        self, cycle: str | None = None, *, requester: str = REQUESTER, budget: timedelta = BUDGET
+    ) -> Future[PrepareResult]:
+        """Ask for the slow work ahead; the future is of the answer, and fails with ConnectionError at a stream's end.
+
+        Raises:
+            ConnectionError: the app is not attached.
+        """
         named = cycle or self._core.new_cycle()
         prepare = app_pb2.Prepare(cycle=named, requester=requester, budget=duration_message(budget))
         asked = self._core.ask(self._record, Kind.PREPARE, named, app_pb2.AttachResponse(prepare=prepare), budget)
         return cast(Future[PrepareResult], asked)
 
-    def _ask_freeze(
-        self, cycle: str | None, requester: str, budget: timedelta, hold_limit: timedelta
+    def ask_freeze(
+        self,
+        cycle: str | None = None,
+        *,
+        requester: str = REQUESTER,
+        budget: timedelta = BUDGET,
+        hold_limit: timedelta = HOLD_LIMIT,
     ) -> Future[FreezeResult]:
+        """Ask the app to get quiet and stay quiet; see `ask_prepare`."""
         named = cycle or self._core.new_cycle()
         freeze = app_pb2.Freeze(
             cycle=named,
@@ -124,15 +177,23 @@ class AppBase:
         asked = self._core.ask(self._record, Kind.FREEZE, named, app_pb2.AttachResponse(freeze=freeze), budget)
         return cast(Future[FreezeResult], asked)
 
-    def _ask_thaw(self, cycle: str | None) -> Future[ThawResult]:
+    def ask_thaw(self, cycle: str | None = None) -> Future[ThawResult]:
+        """Tell the app that the hold is over; see `ask_prepare`. `cycle`: None: that of the last question."""
         named = self._asked(cycle)
         message = app_pb2.AttachResponse(thaw=app_pb2.Thaw(cycle=named))
         return cast(Future[ThawResult], self._core.ask(self._record, Kind.THAW, named, message))
 
-    def _ask_abort(self, cycle: str | None, reason: str) -> Future[ThawResult]:
+    def ask_abort(self, reason: str, cycle: str | None = None) -> Future[ThawResult]:
+        """Tell the app that the cycle is over without a snapshot; see `ask_prepare`. `cycle`: as in `ask_thaw`."""
         named = self._asked(cycle)
         message = app_pb2.AttachResponse(abort=app_pb2.Abort(cycle=named, reason=reason))
         return cast(Future[ThawResult], self._core.ask(self._record, Kind.THAW, named, message))
+
+    def _asked(self, cycle: str | None) -> str:
+        known = cycle or self._record.last_cycle
+        if not known:
+            raise UsageError("no cycle has been asked of this app yet", "Name a cycle, or call `freeze` before.")
+        return known
 
     def _when_returned(self) -> Future[AppRecord]:
         return self._core.attached(self._record.registration.app, self._seen)

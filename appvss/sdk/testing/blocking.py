@@ -12,7 +12,7 @@ from appvss.model.app import AppId, HoldClaim
 from appvss.model.duration import format_duration
 from appvss.sdk.quiet import grpc
 from appvss.sdk.testing.app import ANSWER_LIMIT, BUDGET, HOLD_LIMIT, REQUESTER, AppBase
-from appvss.sdk.testing.core import Core
+from appvss.sdk.testing.core import Core, TurnedAway
 from appvss.sdk.testing.results import FreezeResult, PrepareResult, ThawResult
 from appvss.sdk.testing.streams import CallRefused
 
@@ -41,7 +41,8 @@ class BlockingFakeApp(AppBase):
     ) -> PrepareResult:
         """Ask for the slow work ahead: see `FakeApp.prepare`."""
         bound = within or budget + ANSWER_LIMIT
-        return _within(self._ask_prepare(cycle, requester, budget), bound, self._late("answer a prepare", bound))
+        asked = self.ask_prepare(cycle, requester=requester, budget=budget)
+        return _within(asked, bound, self._late("answer a prepare", bound))
 
     def freeze(
         self,
@@ -54,18 +55,24 @@ class BlockingFakeApp(AppBase):
     ) -> FreezeResult:
         """Ask the app to get quiet and stay quiet: see `FakeApp.freeze`."""
         bound = within or budget + ANSWER_LIMIT
-        asked = self._ask_freeze(cycle, requester, budget, hold_limit)
+        asked = self.ask_freeze(cycle, requester=requester, budget=budget, hold_limit=hold_limit)
         return _within(asked, bound, self._late("answer a freeze", bound))
+
+    def tell_filesystem_freeze(self, cycle: str | None = None) -> None:
+        """Tell the app that the file systems are about to be frozen, as a broker does after the last ack. There is no
+        answer. `cycle`: None: that of the last question.
+        """
+        self._tell_filesystem_freeze(cycle)
 
     def thaw(self, cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT) -> ThawResult:
         """Tell the app that the hold is over. `cycle`: None: that of the last question."""
-        return _within(self._ask_thaw(cycle), within, self._late("answer a thaw", within))
+        return _within(self.ask_thaw(cycle), within, self._late("answer a thaw", within))
 
     def abort(
         self, reason: str = "the test aborts the cycle", cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT
     ) -> ThawResult:
         """Tell the app that the cycle is over without a snapshot. `cycle`: None: that of the last question."""
-        return _within(self._ask_abort(cycle, reason), within, self._late("answer an abort", within))
+        return _within(self.ask_abort(reason, cycle), within, self._late("answer an abort", within))
 
     def hold_lost(self, cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT) -> str:
         """Wait until the app says that it lost its hold, and why. `cycle`: None: that of the last question."""
@@ -121,6 +128,25 @@ class BlockingFakeBroker:
         app = AppId(name, instance)
         late = f"{app} did not attach within {format_duration(within)}"
         return BlockingFakeApp(self._core, _within(self._core.attached(app), within, late))
+
+    def first_app(self, *, within: timedelta = ANSWER_LIMIT) -> BlockingFakeApp:
+        """Wait until any app is attached, whatever its name.
+
+        Raises:
+            TimeoutError: none came.
+        """
+        late = f"no app attached within {format_duration(within)}"
+        return BlockingFakeApp(self._core, _within(self._core.any_attached(), within, late))
+
+    @property
+    def attached(self) -> tuple[AppId, ...]:
+        """The apps that have a stream now, in the order in which they came for the first time."""
+        return self._core.attached_apps()
+
+    @property
+    def turned_away(self) -> tuple[TurnedAway, ...]:
+        """Every call that was ended with a code: because it broke app.proto, or because of `refuse`."""
+        return self._core.turned_away()
 
     def stop(self, goodbye: str | None = None) -> None:
         """End every stream and take the sockets away. `goodbye`: what to say before; None: nothing, as in a crash."""

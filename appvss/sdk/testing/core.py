@@ -46,6 +46,8 @@ class AppRecord:
     """How often it has been welcomed."""
     last_cycle: str = ""
     """The cycle of the last question."""
+    heard: int = 0
+    """How many messages it has sent, its hellos not counted."""
 
     @property
     def peer(self) -> Peer | None:
@@ -56,6 +58,17 @@ class AppRecord:
     def claim(self) -> HoldClaim | None:
         """What the app's last hello said that it still held."""
         return self.registration.claim
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """A call that was ended with a code of the table at `Attach` in app.proto."""
+
+    code: str
+    """The code's name, such as `INVALID_ARGUMENT`."""
+    sentence: str
+    app: str
+    """The name that it gave; empty: none that can be read."""
 
 
 class Core:
@@ -78,6 +91,7 @@ class Core:
         self._desk: TokenDesk | None = None
         self._server: grpc.Server | None = None
         self._cycles = 0
+        self._turned_away: list[TurnedAway] = []
 
     @property
     def directory(self) -> Path:
@@ -137,6 +151,13 @@ class Core:
 
     def greet(self, stream: Stream, first: app_pb2.AttachRequest) -> None:
         """Register the app and welcome it, or refuse the call."""
+        try:
+            self._admit(stream, first)
+        except CallRefused as error:
+            self._note_turned_away(error, first.hello.name)
+            raise
+
+    def _admit(self, stream: Stream, first: app_pb2.AttachRequest) -> None:
         with self.watch.lock:
             side = self._identify(stream)
             if self.refusing is not None:
@@ -163,10 +184,13 @@ class Core:
             record = self._of(stream)
             if record is None:
                 return
+            record.heard += 1
             try:
                 refusal = record.ledger.hear(message, now())
             except UsageError as error:
-                raise CallRefused(grpc.StatusCode.INVALID_ARGUMENT, error.sentence) from error
+                refused = CallRefused(grpc.StatusCode.INVALID_ARGUMENT, error.sentence)
+                self._note_turned_away(refused, record.registration.app.name)
+                raise refused from error
             if refusal is not None:
                 said = app_pb2.Refusal(name=refusal.name, sentence=refusal.sentence)
                 stream.send(app_pb2.AttachResponse(refusal=said))
@@ -180,6 +204,11 @@ class Core:
                 record.stream = None
                 record.ledger.break_off()
                 self.watch.changed()
+
+    def _note_turned_away(self, refused: CallRefused, app: str) -> None:
+        with self.watch.lock:
+            self._turned_away.append(TurnedAway(refused.code.name, refused.details, app))
+            self.watch.changed()
 
     def _of(self, stream: Stream) -> AppRecord | None:
         return next((record for record in self.records.values() if record.stream is stream), None)
@@ -253,6 +282,20 @@ class Core:
             return record
 
         return self.watch.when(find)
+
+    def any_attached(self) -> Future[AppRecord]:
+        """The record of the first app that is attached."""
+        return self.watch.when(lambda: next((one for one in self.records.values() if one.stream is not None), None))
+
+    def attached_apps(self) -> tuple[AppId, ...]:
+        """Every app that has a stream now."""
+        with self.watch.lock:
+            return tuple(app for app, record in self.records.items() if record.stream is not None)
+
+    def turned_away(self) -> tuple[TurnedAway, ...]:
+        """Every call that was ended with a code."""
+        with self.watch.lock:
+            return tuple(self._turned_away)
 
     def gone(self, record: AppRecord) -> Future[bool]:
         """True, as soon as the app has no stream."""

@@ -13,7 +13,7 @@ from appvss.model.app import AppId, HoldClaim
 from appvss.model.duration import format_duration
 from appvss.sdk.quiet import grpc
 from appvss.sdk.testing.app import ANSWER_LIMIT, BUDGET, HOLD_LIMIT, REQUESTER, AppBase
-from appvss.sdk.testing.core import Core
+from appvss.sdk.testing.core import Core, TurnedAway
 from appvss.sdk.testing.results import FreezeResult, PrepareResult, ThawResult
 from appvss.sdk.testing.streams import CallRefused
 
@@ -51,7 +51,8 @@ class FakeApp(AppBase):
             within: how long the answer may take here; None: the budget and `ANSWER_LIMIT`.
         """
         bound = within or budget + ANSWER_LIMIT
-        return await _within(self._ask_prepare(cycle, requester, budget), bound, self._late("answer a prepare", bound))
+        asked = self.ask_prepare(cycle, requester=requester, budget=budget)
+        return await _within(asked, bound, self._late("answer a prepare", bound))
 
     async def freeze(
         self,
@@ -72,18 +73,24 @@ class FakeApp(AppBase):
             within: how long the answer may take here; None: the budget and `ANSWER_LIMIT`.
         """
         bound = within or budget + ANSWER_LIMIT
-        asked = self._ask_freeze(cycle, requester, budget, hold_limit)
+        asked = self.ask_freeze(cycle, requester=requester, budget=budget, hold_limit=hold_limit)
         return await _within(asked, bound, self._late("answer a freeze", bound))
+
+    async def tell_filesystem_freeze(self, cycle: str | None = None) -> None:
+        """Tell the app that the file systems are about to be frozen, as a broker does after the last ack. There is no
+        answer. `cycle`: None: that of the last question.
+        """
+        self._tell_filesystem_freeze(cycle)
 
     async def thaw(self, cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT) -> ThawResult:
         """Tell the app that the hold is over. `cycle`: None: that of the last question."""
-        return await _within(self._ask_thaw(cycle), within, self._late("answer a thaw", within))
+        return await _within(self.ask_thaw(cycle), within, self._late("answer a thaw", within))
 
     async def abort(
         self, reason: str = "the test aborts the cycle", cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT
     ) -> ThawResult:
         """Tell the app that the cycle is over without a snapshot. `cycle`: None: that of the last question."""
-        return await _within(self._ask_abort(cycle, reason), within, self._late("answer an abort", within))
+        return await _within(self.ask_abort(reason, cycle), within, self._late("answer an abort", within))
 
     async def hold_lost(self, cycle: str | None = None, *, within: timedelta = ANSWER_LIMIT) -> str:
         """Wait until the app says that it lost its hold, and why. `cycle`: None: that of the last question."""
@@ -142,6 +149,25 @@ class FakeBroker:
         app = AppId(name, instance)
         late = f"{app} did not attach within {format_duration(within)}"
         return FakeApp(self._core, await _within(self._core.attached(app), within, late))
+
+    async def first_app(self, *, within: timedelta = ANSWER_LIMIT) -> FakeApp:
+        """Wait until any app is attached, whatever its name.
+
+        Raises:
+            TimeoutError: none came.
+        """
+        late = f"no app attached within {format_duration(within)}"
+        return FakeApp(self._core, await _within(self._core.any_attached(), within, late))
+
+    @property
+    def attached(self) -> tuple[AppId, ...]:
+        """The apps that have a stream now, in the order in which they came for the first time."""
+        return self._core.attached_apps()
+
+    @property
+    def turned_away(self) -> tuple[TurnedAway, ...]:
+        """Every call that was ended with a code: because it broke app.proto, or because of `refuse`."""
+        return self._core.turned_away()
 
     async def stop(self, goodbye: str | None = None) -> None:
         """End every stream and take the sockets away. `goodbye`: what to say before; None: nothing, as in a crash."""

@@ -57,6 +57,8 @@ class Refusal:
 
     name: str
     sentence: str
+    late_by: timedelta | None = field(default=None, compare=False)
+    """How long after the end of its budget an ack came; None: it was not late by the budget."""
 
 
 @dataclass(slots=True)
@@ -132,7 +134,8 @@ class Ledger:
             return question
         if question.is_late(now):
             return _too_late(question, now)
-        question.result = FreezeResult(True, "", False, now - question.asked_at, evidence)
+        changed = tuple(name for name, value in said.evidence.items() if evidence.get(name) != value)
+        question.result = FreezeResult(True, "", False, now - question.asked_at, evidence, changed)
         self.held = said.cycle
         return None
 
@@ -188,10 +191,10 @@ class Ledger:
 
 
 def _too_late(question: Question, now: Instant) -> Refusal:
-    after = (now - question.asked_at).total_seconds()
-    return Refusal(
-        "ack_too_late", f"the answer to the {question.kind} of cycle {question.cycle} came after {after:.3f} s"
-    )
+    after = now - question.asked_at
+    sentence = f"the answer to the {question.kind} of cycle {question.cycle} came after {after.total_seconds():.3f} s"
+    is_over = question.budget is not None and after > question.budget
+    return Refusal("ack_too_late", sentence, after - question.budget if is_over and question.budget else None)
 
 
 def _check_reason(reason: str) -> None:

@@ -34,6 +34,8 @@ class FreezeResult:
         reason: the veto's reason; empty when frozen.
         retryable: whether the veto says that trying again soon may help.
         took: from the question to the answer.
+        evidence_changed: the names of evidence that a broker keeps only cut or changed, because it is too long or not
+            printable (the limits stand in types.proto).
     """
 
     frozen: bool
@@ -41,6 +43,7 @@ class FreezeResult:
     retryable: bool
     took: timedelta
     evidence: Mapping[str, str] = field(default_factory=dict)
+    evidence_changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

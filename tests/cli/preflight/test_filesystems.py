@@ -9,6 +9,7 @@ import pytest
 from appvss.cli.preflight import filesystems
 from appvss.cli.preflight.finding import Grade
 from appvss.model.filesystem import (
+    FilesystemApp,
     FilesystemOutcome,
     FilesystemSurvey,
     FilesystemWarning,
@@ -67,6 +68,21 @@ def test_what_lowers_or_refuses_is_worse_where_a_host_asks_for_it(is_wanted: boo
     assert (refused.grade, lowered.grade) == (grade, grade)
     assert refused.sentence.endswith("is refused: /media/stick cannot be frozen")
     assert "/media/stick (exfat) would not be frozen" in lowered.sentence
+
+
+def test_an_app_with_files_that_would_not_be_in_the_freeze_is_warned_of() -> None:
+    apps = (
+        FilesystemApp("orders-db", paths=("/efi/db: /efi: the configuration excludes /efi",), lowers=True),
+        FilesystemApp("cache", paths=("/run/a: /run: it lies in memory",)),
+    )
+    value = FilesystemSurvey(Scope.DECLARED, (ROOT,), apps=apps)
+    found = list(filesystems.survey(value, is_wanted=False))
+    assert [one.grade for one in found] == [Grade.WARNING, Grade.OK]
+    assert found[0].sentence == (
+        "orders-db has files that would not be in the freeze, and its copy would be worth less: "
+        "/efi/db: /efi: the configuration excludes /efi"
+    )
+    assert "filesystems.exclude" in found[0].hint
 
 
 def test_what_may_hang_somebody_else_is_said_and_the_rest_is_not() -> None:

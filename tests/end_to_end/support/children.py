@@ -36,6 +36,8 @@ class Hold:
     """When the requester had heard that everything is held."""
     thaw_asked: int
     """When it was about to ask for the thaw."""
+    mounts: tuple[str, ...] = ()
+    """The file systems that the requester has named: apps that have their files elsewhere are not asked. Empty: all."""
 
 
 class Child:
@@ -256,6 +258,8 @@ class Requester(Child):
 
     COMMAND = 'echo "held $APPVSS_CYCLE"; read -r code; exit "${code:-9}"'
 
+    mounts: tuple[str, ...] = ()
+    """The file systems that it names."""
     _held: Line | None = None
     _finished = 0
 
@@ -272,7 +276,7 @@ class Requester(Child):
     def holds(self) -> Iterator[Hold]:
         """The hold, if it was told that it was kept."""
         if self._held is not None and self._finished and self.process.returncode == 0:
-            yield Hold(self._held.at, self._finished)
+            yield Hold(self._held.at, self._finished, self.mounts)
 
     @property
     def document(self) -> dict[str, Any]:

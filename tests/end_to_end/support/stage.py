@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -234,6 +235,7 @@ class Stage:
         words = command or ("sh", "-c", Requester.COMMAND)
         process = await self._start(*APPVSS, "freeze", "--json", *options, "--", *words, role="requester")
         requester = Requester(f"requester {len(self._children)}", process)
+        requester.mounts = tuple(path for option, path in pairwise(options) if option == "--mount")
         self._children.append(requester)
         return requester
 
@@ -338,7 +340,9 @@ class Stage:
         return [line for teller in tellers for hold in teller.holds() for line in self._written_in(hold)]
 
     def _written_in(self, hold: Hold) -> list[str]:
-        logs = (app.log() for app in self.apps.values() if not app.is_careless)
+        apps = [app for app in self.apps.values() if not app.is_careless]
+        asked = [app for app in apps if not hold.mounts or any(map(app.data.is_relative_to, hold.mounts))]
+        logs = (app.log() for app in asked)
         there = (log for log in logs if log.writes and log.writes[0].began < hold.acked)
         return [line for log in there if (line := log.written_in_hold(hold.acked, hold.thaw_asked))]
 

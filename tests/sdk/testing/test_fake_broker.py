@@ -219,6 +219,80 @@ def test_no_more_is_asked_than_the_app_declares(broker: BlockingFakeBroker) -> N
         assert app.hear().freeze.hold_limit.seconds == 3
 
 
+def test_every_word_of_a_broker_can_be_said_and_none_of_them_is_answered(broker: BlockingFakeBroker) -> None:
+    with raw(broker, hello()) as app:
+        assert app.hear().HasField("welcome")
+        seen = broker.app("raw")
+        seen.tell_filesystem_freeze("c")
+        seen.goodbye("the test says so")
+        seen.refuse_message("not_now", "the test says so")
+        seen.send_unknown()
+        assert app.hear().filesystem_freeze.cycle == "c"
+        assert app.hear().goodbye.reason == "the test says so"
+        assert app.hear().refusal.name == "not_now"
+        for _ in range(2):
+            assert app.hear().WhichOneof("message") is None
+        assert seen.heard == 0
+
+
+def test_what_is_asked_without_waiting_is_answered_in_a_future(broker: BlockingFakeBroker) -> None:
+    with raw(broker, hello(prepares=True)) as app:
+        assert app.hear().HasField("welcome")
+        seen = broker.app("raw")
+        preparing, freezing = seen.ask_prepare("c"), seen.ask_freeze("c")
+        assert not freezing.done()
+        app.say(AttachRequest(ready=app_pb2.Ready(cycle="c")), AttachRequest(frozen=app_pb2.Frozen(cycle="c")))
+        assert preparing.result(BOUND).ready
+        assert freezing.result(BOUND).frozen
+        thawing, aborting = seen.ask_thaw("c"), seen.ask_abort("the test says so", "c")
+        app.say(*2 * [AttachRequest(thawed=app_pb2.Thawed(cycle="c", unbroken=True))])
+        assert thawing.result(BOUND).unbroken
+        assert aborting.result(BOUND).unbroken
+        assert seen.heard == 4
+
+
+def test_an_ack_after_its_budget_says_by_how_much(broker: BlockingFakeBroker) -> None:
+    with raw(broker, hello()) as app:
+        assert app.hear().HasField("welcome")
+        seen = broker.app("raw")
+        with pytest.raises(TimeoutError):
+            seen.freeze("c", budget=SHORT, within=3 * SHORT)
+        app.say(AttachRequest(frozen=app_pb2.Frozen(cycle="c")))
+        assert app.hear().HasField("freeze")
+        assert app.hear().refusal.name == "ack_too_late"
+        (refusal,) = seen.refusals
+        assert refusal.late_by is not None
+        assert refusal.late_by > SHORT
+
+
+def test_evidence_that_would_be_cut_is_named(broker: BlockingFakeBroker) -> None:
+    with raw(broker, hello()) as app:
+        assert app.hear().HasField("welcome")
+        asked = broker.app("raw").ask_freeze("c")
+        evidence = {"short": "x", "long": 257 * "x", "torn": "a\nb"}
+        app.say(AttachRequest(frozen=app_pb2.Frozen(cycle="c", evidence=evidence)))
+        assert set(asked.result(BOUND).evidence_changed) == {"long", "torn"}
+
+
+def test_whoever_comes_first_is_met_and_whoever_is_turned_away_is_remembered(broker: BlockingFakeBroker) -> None:
+    with pytest.raises(TimeoutError, match="no app attached"):
+        broker.first_app(within=SHORT)
+    with raw(broker, hello("no name")) as app:
+        assert app.refused() is grpc.StatusCode.INVALID_ARGUMENT
+    with raw(broker, hello("one")) as one, raw(broker, hello("two")) as two:
+        assert one.hear().HasField("welcome")
+        assert two.hear().HasField("welcome")
+        assert broker.first_app().registration.app.name in {"one", "two"}
+        assert {app.name for app in broker.attached} == {"one", "two"}
+    broker.refuse(grpc.StatusCode.PERMISSION_DENIED, "the test says so")
+    with raw(broker, hello("three")) as app:
+        assert app.refused() is grpc.StatusCode.PERMISSION_DENIED
+    assert [(each.code, each.app) for each in broker.turned_away] == [
+        ("INVALID_ARGUMENT", "no name"),
+        ("PERMISSION_DENIED", "three"),
+    ]
+
+
 # Start and stop.
 
 
