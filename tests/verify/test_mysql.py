@@ -1,0 +1,118 @@
+"""The verifier of MySQL, where there is one (`APPVSS_MYSQLD`); what it has in common with MariaDB's is tested there."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from appvss import HoldLost
+from appvss.adapters import mysql
+from appvss.adapters.mysql import Recipe
+from appvss.model.grade import Grade
+from appvss.verify import mysql as verifier
+from appvss.verify.base import Copy, Report
+from tests.adapters.support.mysql_server import MysqlServer, why_no_mysql
+from tests.adapters.support.mysql_world import a_freeze, run
+from tests.databases.support.servers import server_folder
+from tests.support.running_broker import short_directory
+
+pytestmark = pytest.mark.skipif(bool(why_no_mysql()), reason=why_no_mysql() or "-")
+
+NEVER = {"innodb-flush-log-at-trx-commit": "0", "innodb-flush-log-at-timeout": "2700"}
+
+
+@dataclass
+class Ground:
+    """A folder for one test's servers and copies."""
+
+    home: Path
+
+    def verify(self, evidence: Mapping[str, str]) -> Report:
+        """On a copy of a server that was killed."""
+        place = self.home / "copy"
+        subprocess.run(["cp", "-a", str(self.home / "data"), str(place)], check=True, timeout=30)
+        (self.home / "work").mkdir(mode=0o711)
+        return verifier.verify(Copy({self.home / "data": place}, self.home / "work"), evidence)
+
+
+@pytest.fixture
+def ground() -> Iterator[Ground]:
+    home = server_folder(short_directory())
+    yield Ground(home)
+    shutil.rmtree(home)
+
+
+def make_shop(server: MysqlServer, engine: str = "InnoDB") -> None:
+    run(server, "CREATE DATABASE shop", f"CREATE TABLE shop.orders (id INT PRIMARY KEY) ENGINE={engine}")
+    run(server, *[f"INSERT INTO shop.orders VALUES ({number})" for number in range(50)])
+
+
+async def held_and_killed(server: MysqlServer, recipe: Recipe = Recipe.AUTO) -> Mapping[str, str]:
+    """What the adapter says of a hold in which the server is killed, after what a hold lets through."""
+    adapter = mysql.Adapter(mysql.Settings(Path(server.socket), user="root", recipe=recipe))
+    with contextlib.suppress(HoldLost):
+        async with adapter.quiesce(a_freeze()) as evidence:
+            if evidence["recipe"] == mysql.INSTANCE_LOCK:
+                run(server, "INSERT INTO shop.orders VALUES (1000)")
+            server.kill()
+    return evidence
+
+
+def found(report: Report) -> dict[str, bool]:
+    return {finding.name: finding.passed for finding in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "recipe"),
+    [
+        ("InnoDB", {}, Recipe.AUTO),
+        ("InnoDB", {}, Recipe.READ_LOCK),
+        ("InnoDB", NEVER, Recipe.AUTO),
+        ("MyISAM", {}, Recipe.AUTO),
+    ],
+)
+async def test_a_copy_that_was_taken_in_a_hold_is_verified(
+    ground: Ground, engine: str, settings: dict[str, str], recipe: Recipe
+) -> None:
+    with MysqlServer(ground.home / "data", settings=settings) as server:
+        make_shop(server, engine)
+        evidence = await held_and_killed(server, recipe)
+    report = ground.verify(evidence)
+    assert report.grade is Grade.APP_VERIFIED, report
+    expected = ("position", "start", "recovery", "redo", "gtid", "marker", "check")
+    assert found(report) == dict.fromkeys(expected, True), report
+
+
+async def test_a_copy_from_before_or_after_the_hold_proves_nothing(ground: Ground) -> None:
+    with MysqlServer(ground.home / "data") as server:
+        make_shop(server)
+        adapter = mysql.Adapter(mysql.Settings(Path(server.socket), user="root", recipe=Recipe.READ_LOCK))
+        async with adapter.quiesce(a_freeze()) as evidence:
+            pass
+        run(server, "INSERT INTO shop.orders VALUES (1000)")
+        server.kill()
+    report = ground.verify(evidence)
+    assert report.grade is Grade.FS
+    assert (found(report)["position"], found(report)["gtid"]) == (False, False)
+
+
+def test_tables_without_a_log_are_not_in_order_without_a_hold(ground: Ground) -> None:
+    with MysqlServer(ground.home / "data") as server:
+        make_shop(server, "MyISAM")
+        server.kill()
+    report = ground.verify({})
+    assert report.grade is Grade.RAW
+    assert "shop.orders" in report.findings[-1].sentence
+
+
+def test_a_copy_without_a_hold_is_worth_what_a_freeze_is(ground: Ground) -> None:
+    with MysqlServer(ground.home / "data", settings=NEVER) as server:
+        make_shop(server)
+        server.kill()
+    assert ground.verify({}).grade is Grade.FS
