@@ -20,6 +20,7 @@ from tests.support.app_process import app_process
 from tests.support.running_broker import BOUND, QUIET, ROOT, running_broker
 
 LINUX = ROOT / "docs" / "install-linux.md"
+AGENT = ROOT / "docs" / "agent.md"
 FREEBSD = ROOT / "docs" / "install-freebsd.md"
 RUN_IN_FOLDER = {"install", "ln", "mkdir", "rm", "systemd-sysusers", "systemd-tmpfiles"}
 """Run as they stand there, with every absolute path below the folder."""
@@ -175,6 +176,9 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = set(re.findall(r"packaging/\S+", text))
     kept = {str(path.relative_to(ROOT)) for path in (ROOT / "packaging").rglob("*") if path.is_file()}
+    of_agent = set(re.findall(r"packaging/[\w./-]+", AGENT.read_text(encoding="utf-8")))
+    assert of_agent <= kept
+    kept -= of_agent
     assert named
     assert named <= kept
     assert {name for name in kept if ("systemd" if page is LINUX else "freebsd") in name} == named

@@ -1,0 +1,161 @@
+"""What the agent's processes say to each other, and its log: nothing waits for a reader, and nothing grows for ever."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from appvss.adapters.errors import ServerUnreachable
+from appvss.agent.lines import LINE_MOST, WAITING_MOST, LineReader, LineWriter, message_of
+from appvss.agent.log import Log, configure, logging_to
+from appvss.agent.options import LogFormat, LogLevel
+from appvss.agent.service_manager import ServiceManager
+from appvss.agent.serving import reason_of
+from appvss.model.names import REASON_LIMIT
+from tests.support.running_broker import BOUND
+
+
+def test_a_writer_never_waits_and_says_everything_that_may_not_be_spared() -> None:
+    reading, writing = os.pipe()
+    writer, reader = LineWriter(writing), LineReader()
+    for number in range(2 * WAITING_MOST):  # far more than the pipe takes
+        writer.say({"log": "x" * 200, "number": number}, can_be_spared=True)
+        if number % 100 == 0:
+            writer.say({"phase": number})
+    assert writer.dropped > 0
+    told = []
+    os.set_blocking(reading, False)
+    while True:
+        try:
+            content = os.read(reading, 65536)
+        except BlockingIOError:
+            writer.flush()
+            try:
+                content = os.read(reading, 65536)
+            except BlockingIOError:
+                break
+        told += [message_of(line) for line in reader.take(content)]
+    assert [message["phase"] for message in told if "phase" in message] == list(range(0, 2 * WAITING_MOST, 100))
+    assert len(told) == 2 * WAITING_MOST - writer.dropped + 20
+    writer.close()
+    writer.close()
+    writer.say({"phase": 1})
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_a_reader_that_is_gone_ends_nothing() -> None:
+    reading, writing = os.pipe()
+    writer = LineWriter(writing)
+    os.close(reading)
+    writer.say({"alive": 1})
+    writer.close()
+
+
+def test_a_line_without_an_end_is_cut_and_what_is_no_message_is_an_empty_one() -> None:
+    reader = LineReader()
+    lines = [line for _ in range(100) for line in reader.take(b"x" * 10_000)]
+    assert lines
+    assert max(map(len, lines)) <= LINE_MOST
+    assert len(reader.rest()) <= LINE_MOST
+    assert list(reader.take(b'{"a": 1}\n\xff\n[]\nrest')) == ['{"a": 1}', "�", "[]"]
+    assert reader.rest() == "rest"
+    assert [message_of(line) for line in ('{"a": 1}', "�", "[]", "[" * 100_000)] == [{"a": 1}, {}, {}, {}]
+
+
+class Blocked(io.StringIO):
+    """A log whose disk does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        assert self.go_on.wait(BOUND)
+        return super().write(text)
+
+
+def test_the_log_rests_while_its_gate_is_closed_and_counts_what_it_drops() -> None:
+    stream = Blocked()
+    stream.go_on.set()
+    log = Log(stream, limit=10)
+    with logging_to(log):
+        log.set_gate(is_open=False)
+        for number in range(25):
+            log.take("orders", {"level": "info", "message": f"line {number}", "time": 0.0, "cycle": "c-1"})
+        assert not stream.reached.is_set()
+        log.set_gate(is_open=True)
+    lines = stream.getvalue().splitlines()
+    assert "WARNING: 15 log records were dropped" in lines[0]
+    assert lines[1:] == [f"1970-01-01T00:00:00.000Z INFO orders [c-1]: line {number}" for number in range(15, 25)]
+
+
+def test_a_disk_that_does_not_answer_stops_nobody_who_logs() -> None:
+    stream = Blocked()
+    log = Log(stream, limit=10)
+    with logging_to(log):
+        logger = logging.getLogger("appvss.agent")
+        logger.info("the first")
+        assert stream.reached.wait(BOUND)
+        for number in range(100):
+            logger.info("line %d", number)
+        stream.go_on.set()
+    assert "dropped" in stream.getvalue()
+
+
+def test_what_an_app_says_is_one_printable_line_in_both_forms() -> None:
+    stream = io.StringIO()
+    log = Log(stream)
+    evil = {"level": "error", "message": "a\nb\x1b[2J", "cycle": "c\n1", "time": "soon"}
+    with logging_to(log):
+        log.take("orders", evil)
+        log.take("orders", {"level": "debug", "message": "too light"})
+        configure(log, LogLevel.DEBUG, LogFormat.JSON)
+        log.take("orders", {**evil, "level": "debug"})
+    text, as_json = stream.getvalue().splitlines()
+    assert text.isprintable()
+    assert text.endswith("ERROR orders [c 1]: a b?[2J")
+    assert json.loads(as_json) == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "level": "debug",
+        "app": "orders",
+        "cycle": "c 1",
+        "message": "a b?[2J",
+    }
+
+
+def test_a_reason_has_the_hint_as_far_as_there_is_room() -> None:
+    assert reason_of(ServerUnreachable("nobody listens", "Start it.")) == "nobody listens; HINT: Start it."
+    long = reason_of(ServerUnreachable("x" * 100, "Do this. " * 200))
+    assert len(long) <= REASON_LIMIT
+    assert long.endswith("...")
+    assert reason_of(ServerUnreachable("y" * REASON_LIMIT, "Do this.")) == "y" * REASON_LIMIT
+
+
+def test_the_service_manager_is_told_and_no_child_takes_itself_for_the_service(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(BOUND)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1", "PATH": "/bin"}
+        manager = ServiceManager.from_environment(environment)
+        assert environment == {"PATH": "/bin"}
+        manager.ready("2 apps\nREADY=0")
+        assert listener.recv(4096).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=2 apps READY=0"
+        manager.reloading()
+        assert listener.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        manager.alive()
+        assert listener.recv(4096) == b"WATCHDOG=1"
+    manager.stopping()  # nobody hears it
+
+
+@pytest.mark.parametrize("address", ["", "relative", "/"])
+def test_without_a_service_manager_nothing_is_told(address: str) -> None:
+    ServiceManager.from_environment({"NOTIFY_SOCKET": address}).ready("2 apps")
