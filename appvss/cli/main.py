@@ -50,7 +50,14 @@ COMMANDS: Final = {
     "certificate": LazyCommand(
         "appvss.cli.certificate", "certificate", "Show or verify the certificate that a disk image carries."
     ),
+    "verify": LazyCommand(
+        "appvss.cli.verify", "verify", "Start a private copy of a database from a snapshot, and say what it is worth."
+    ),
+    "agent": LazyCommand("appvss.cli.agent", "agent", "Run adapters as apps."),
     "config": LazyCommand("appvss.cli.config", "config", "Check a configuration file, or print one to begin with."),
+    "check-app": LazyCommand(
+        "appvss.cli.check_app", "check_app", "Play a broker with all its moods against your own app, and report."
+    ),
     "simulate": LazyCommand(
         "appvss.cli.simulate", "simulate", "Play devices and requesters, for development and tests."
     ),

@@ -30,11 +30,19 @@ PAGES: Final = sorted({*DOCS.rglob("*.md"), ROOT / "README.md"} - NOT_HERE)
 ELSEWHERE: Final = {
     r"appvss broker\b.*": ("tests/docs/test_readme.py", "test_the_lines_to_try_by_hand_work_as_they_are_typed"),
     r"appvss simulate\b.*": ("tests/docs/test_readme.py", "test_the_lines_to_try_by_hand_work_as_they_are_typed"),
+    r"appvss verify --app orders-db /backup.*": (
+        "tests/databases/test_verified_images.py",
+        "test_a_copy_from_a_cycle_is_app_verified_and_one_without_is_not",
+    ),
     r"appvss freeze -- ls .*": ("tests/docs/test_readme.py", "test_the_lines_to_try_by_hand_work_as_they_are_typed"),
+    r"appvss check-app\b.*": ("tests/testing/test_guide.py", "test_the_lines_of_the_page_are_typed_as_they_stand"),
     r"appvss watch": ("tests/cli/test_questions.py", "test_watch_shows_every_event_at_once_and_ends_cleanly_at_ctrl_c"),
 }
 """Lines that do not end by themselves or need a device, and the test that types them."""
-ENDS: Final = {"appvss doctor": {ExitCode.SUCCESS, ExitCode.UNFIT}}
+ENDS: Final = {
+    "appvss doctor": {ExitCode.SUCCESS, ExitCode.UNFIT},
+    "appvss agent check --config FILE": {ExitCode.UNFIT},  # the application of the test is none
+}
 """Where the machine on which the tests run may have something to say."""
 
 
@@ -135,7 +143,10 @@ async def test_every_command_of_the_pages_is_typed(broker: RunningBroker) -> Non
         copied = await appvss("freeze", "--json", "--", "cp", "-r", str(broker.state_directory), str(place))
         assert copied.code == ExitCode.SUCCESS, copied
         cycles.append(copied.document["cycle"])
+    agent = broker.directory / "agent.toml"
+    agent.write_text('[apps.orders]\nadapter = "exec"\ncommand = ["/bin/cat"]\n')
     stands_for = {
+        r"(?<=agent check --config )FILE": str(agent),
         r"--history \S+": f"--history {kept}",
         r"/mnt/image/var/lib/appvss|\bDIRECTORY\b": str(image),
         r"\bNAME\b": "orders-db",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from appvss.adapters import errors as adapter_errors
 from appvss.cli import documents, reference
 from appvss.cli.freeze_run import FreezeReport
 from appvss.cli.main import run
@@ -33,7 +34,10 @@ def rows(text: str) -> list[list[str]]:
 
 def every_error() -> dict[str, type[AppvssError]]:
     return {
-        name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AppvssError)
+        name: kind
+        for module in (errors, adapter_errors)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, AppvssError)
     }
 
 
@@ -49,8 +53,8 @@ def test_every_error_is_documented_with_its_code_and_no_other() -> None:
 
 
 def test_every_error_stands_in_the_tree_of_its_module() -> None:
-    assert errors.__doc__ is not None
-    assert all(re.search(rf"\b{name}\b", errors.__doc__) for name in every_error())
+    trees = f"{errors.__doc__} {adapter_errors.__doc__}"
+    assert all(re.search(rf"\b{name}\b", trees) for name in every_error())
 
 
 def test_every_cell_of_the_tables_of_errors_says_something() -> None:

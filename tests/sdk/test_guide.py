@@ -55,6 +55,7 @@ class Database:
         self._quiet = False
         self._session = 1
         self.checkpoints = 0
+        self._closed = False
 
     @asynccontextmanager
     async def write_lock(self) -> AsyncIterator[None]:
@@ -69,6 +70,12 @@ class Database:
 
     async def go_on(self) -> None:
         self._quiet = False
+
+    def close(self) -> None:
+        self._closed = True
+
+    def is_closed(self) -> bool:
+        return self._closed
 
     async def flush(self) -> None:
         assert self._quiet
@@ -163,6 +170,24 @@ async def test_the_hold_limit_lets_go(example: Example) -> None:
         assert not database.is_quiet()
 
 
+@of_kind("asyncio silent")
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_a_hold_that_ends_early_asks_nobody_when_the_file_systems_may_be_frozen(
+    example: Example, is_told: bool
+) -> None:
+    database = Database()
+    async with FakeBroker() as broker, serving(broker, run(example, database=database)) as app:
+        assert (await app.freeze(hold_limit=timedelta(seconds=1))).frozen
+        if is_told:
+            await app.tell_filesystem_freeze()
+        assert "hold limit" in await app.hold_lost()
+        assert not (await app.thaw()).unbroken
+        assert (database.is_closed(), database.is_quiet()) == (is_told, is_told)
+        if not is_told:
+            assert (await app.freeze()).frozen
+            assert (await app.thaw()).unbroken
+
+
 @of_kind("asyncio hold lost")
 async def test_a_lost_hold_is_told(example: Example) -> None:
     async with FakeBroker() as broker, serving(broker, run(example, database=Database())) as app:
@@ -254,6 +279,7 @@ def test_every_example_is_run() -> None:
         "asyncio vetoed",
         "asyncio hold limit",
         "asyncio hold lost",
+        "asyncio silent",
         "asyncio test",
         "threads main",
         "threads test",

@@ -1,0 +1,181 @@
+"""The program that is checked, as a process of its own, and the one process in it that is the app."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import IO, Final
+
+from appvss.model.errors import CommandUnusable
+from appvss.model.names import printable
+from appvss.testing.conformance.case import NotPlayed
+
+_OUTPUT_LIMIT: Final = 16 * 1024
+"""Bytes of the program's output that are kept: the last ones."""
+_LINES_SHOWN: Final = 12
+_LINE_LIMIT: Final = 300
+_PAUSE: Final = 0.02
+
+
+class Output:
+    """The last part of what a program writes, however much that is.
+
+    Args:
+        stream: the end of the pipe that is read until it ends. A thread does it.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._parts: deque[bytes] = deque()
+        self._kept = 0
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, name="output of the program", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with self._stream:
+            while part := os.read(self._stream.fileno(), 4096):
+                self._parts.append(part)
+                self._kept += len(part)
+                while self._kept - len(self._parts[0]) >= _OUTPUT_LIMIT:
+                    self._kept -= len(self._parts.popleft())
+
+    def last_lines(self) -> str:
+        """The last lines, safe to write to a terminal."""
+        text = b"".join(tuple(self._parts)).decode(errors="replace")
+        lines = [printable(line, _LINE_LIMIT) for line in text.splitlines() if line.strip()]
+        return "\n".join(lines[-_LINES_SHOWN:])
+
+
+class Program:
+    """A program, the leader of a session and a process group of its own, with no standard input.
+
+    Args:
+        command: its path or name, and its arguments.
+        environment: its whole environment.
+
+    Raises:
+        CommandUnusable: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        ours, theirs = os.pipe()
+        their_output = os.fdopen(ours, "rb")
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=theirs,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            their_output.close()
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise CommandUnusable(
+                f"the command {printable(command[0])} cannot be started: {printable(reason)}",
+                "Name a program that this user may execute; what stands behind -- is not read by a shell.",
+            ) from error
+        finally:
+            os.close(theirs)
+        self._output = Output(their_output)
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and its process group's."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, negative for a signal; None: it runs."""
+        return self._process.poll()
+
+    @property
+    def output(self) -> str:
+        """The last lines that it wrote."""
+        return self._output.last_lines()
+
+    def how_it_ended(self) -> str:
+        """A sentence about its end, for people."""
+        code = self.exit_code
+        if code is None:
+            return "the program is running"
+        if code < 0:
+            return f"the program was ended by {signal.Signals(-code).name}"
+        return f"the program ended with code {code}"
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to its whole process group. Harmless when nobody is left."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def wait(self, within: timedelta) -> bool:
+        """Wait until the program itself has ended; whether it has."""
+        try:
+            self._process.wait(within.total_seconds())
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def wait_group(self, within: timedelta) -> bool:
+        """Wait until nobody of its process group is left, after it has ended itself; whether nobody is."""
+        until = time.monotonic() + within.total_seconds()
+        while True:
+            try:
+                os.killpg(self._process.pid, 0)
+            except (ProcessLookupError, PermissionError):
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_PAUSE)
+
+    def kill(self, within: timedelta = timedelta(seconds=10)) -> None:
+        """End its whole process group, and collect it."""
+        self.send(signal.SIGKILL)
+        self.wait(within)
+        self.wait_group(timedelta(seconds=1))
+
+
+class AppProcess:
+    """The process that the kernel names as the app's: that which fetched the token.
+
+    It may be another one than the program that was started. A descriptor holds on to it, so that a signal can hit
+    nobody else when its number is used again.
+
+    Args:
+        pid: its process id.
+
+    Raises:
+        NotPlayed: it cannot be reached.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            raise NotPlayed(f"the app's process {pid} cannot be reached: {error.strerror}") from error
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal. Harmless when it has ended.
+
+        Raises:
+            NotPlayed: this user may not.
+        """
+        try:
+            signal.pidfd_send_signal(self._descriptor, number)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            raise NotPlayed(f"this user may not send a signal to the app's process {self.pid}") from error
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
