@@ -1,0 +1,1 @@
+"""A web shop on PostgreSQL and Redis, copied while its customers buy, and what each copy is worth."""
