@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from appvss.adapters.errors import AdapterError
 from appvss.adapters.waiting import to_the_end
 from appvss.sdk.freeze import Freeze, Prepare
 
@@ -183,8 +184,14 @@ class Adapter(ABC, Generic[HeldT]):
     async def undo(self, record: Mapping[str, str]) -> None:
         """End a hold that an adapter which died has left behind (`undo.py`). May be called again, and when nothing is
         held. Only adapters with `AutoRelease.NOBODY` have any.
+
+        Raises:
+            AdapterError: it cannot be undone now, or this adapter never leaves anything behind.
         """
-        raise NotImplementedError(f"{type(self).__name__} leaves nothing behind")
+        raise AdapterError(
+            f"{self.engine} leaves nothing behind that could be undone",
+            "Remove its record: no adapter wrote it.",
+        )
 
     def is_of(self, record: Mapping[str, str]) -> bool:
         """Whether a record is about what this adapter is configured for. It undoes no other."""

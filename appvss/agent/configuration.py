@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar
 from appvss.adapters import ENGINES
 from appvss.adapters.base import Adapter
 from appvss.adapters.errors import AdapterError
-from appvss.agent.kinds import Refused, toml_type
 from appvss.agent.options import DEFAULT_FILE, AgentOptions, AppOptions
 from appvss.agent.schema import Setting, settings_of
 from appvss.agent.secret_reference import FileSecret
@@ -24,6 +23,7 @@ from appvss.agent.users import user_of
 from appvss.model.app import AppId
 from appvss.model.errors import ConfigurationInvalid, NameInvalid
 from appvss.model.names import check_name, printable
+from appvss.model.toml_value import Refused, toml_type
 
 APPS_MOST: Final = 200
 """Apps: each is a process of its own."""

@@ -5,51 +5,29 @@ Which one it is, `schema.py` reads off the dataclass that declares the setting.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from appvss.adapters.settings import Secret
 from appvss.agent.secret_reference import FORMS, secret_of
+from appvss.model import toml_value
 from appvss.model.duration import parse_duration
 from appvss.model.errors import DurationInvalid
-from appvss.model.names import printable
+from appvss.model.toml_value import Refused, carries_password, length_text, quoted, shown, toml_type
 
 LENGTH_MOST: Final = timedelta(hours=24)
 LIST_MOST: Final = 1000
 """Entries of a list of texts."""
 _TEXT_MOST: Final = 4096
 _NUMBERS: Final = range(-(2**31), 2**31)
-_SHOWN: Final = 80
-"""Characters of a wrong value that a problem repeats."""
-_TOML_TYPES: Final = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    dict: "a table",
-}
-_WITH_PASSWORD: Final = re.compile(
-    r"""://[^/?#\s]*:[^/?#\s]+@      # the password of a URL
-      | \b(?:\w*password|passwd|pwd)\s*=\s*[^\s&;]  # of libpq, of ODBC, of a URL's query
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
 SECRET_HINT: Final = f"a secret is never written here: give it by reference, as {FORMS}"
 _ADDRESS_HINT: Final = (
     "a secret is never written here: take it out, and give it with the adapter's own setting for it, by reference, as "
     f"{FORMS}"
 )
 _TEXTS_HINT: Final = "a secret is never written here: take it out, and have the program read it from a file of its own"
-
-
-class Refused(Exception):
-    """A value that a setting does not take. The text is the problem without the setting's key, and without a secret."""
 
 
 class Kind(Protocol):
@@ -74,52 +52,16 @@ class Kind(Protocol):
         """The TOML text of a value."""
 
 
-def carries_password(text: str) -> bool:
-    """Whether a text is an address with a password in it, as far as one can see."""
-    return _WITH_PASSWORD.search(text) is not None
-
-
-def toml_type(value: object) -> str:
-    """The TOML type of `value` for people, such as `an integer`."""
-    return next((name for kind, name in _TOML_TYPES.items() if type(value) is kind), "a date or a time")
-
-
-def shown(value: object) -> str:
-    """A wrong value as a problem repeats it: printable, short, and without a password."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write an integer of more than 4300 digits
-        return "a huge number"
-    return "a value with a password" if carries_password(text) else printable(text, _SHOWN)
-
-
-def quoted(text: str) -> str:
-    """`text` as a TOML basic string. Control characters are escaped."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
-
-
-def length_text(length: timedelta) -> str:
-    """`length` in the largest unit that writes it without a remainder: `15s`, `2m`, `250ms`."""
-    for unit, size in (("h", timedelta(hours=1)), ("m", timedelta(minutes=1)), ("s", timedelta(seconds=1))):
-        if length >= size and not length % size:
-            return f"{length // size}{unit}"
-    return f"{length / timedelta(milliseconds=1):g}ms" if length else "0s"
-
-
 def text_of(value: object) -> str:
-    """A TOML text that is printable.
+    """A TOML text that is printable and not too long.
 
     Raises:
         Refused: it is none.
     """
-    if not isinstance(value, str):
-        raise Refused(f"{shown(value)} is {toml_type(value)}, not a text in quotation marks")
-    if not value.isprintable():
-        raise Refused(f"{shown(value)} has a character that is not printable")
-    if len(value) > _TEXT_MOST:
-        raise Refused(f"the text has {len(value)} characters, over {_TEXT_MOST}")
-    return value
+    text = toml_value.text_of(value)
+    if len(text) > _TEXT_MOST:
+        raise Refused(f"the text has {len(text)} characters, over {_TEXT_MOST}")
+    return text
 
 
 class Text:
@@ -138,23 +80,6 @@ class Text:
     def write(self, value: str) -> str:
         """The text in quotation marks."""
         return quoted(value)
-
-
-class Flag:
-    """Yes or no."""
-
-    name = "yes or no"
-    allowed = "`true`, `false`"
-
-    def read(self, value: object) -> bool:
-        """The value itself."""
-        if not isinstance(value, bool):
-            raise Refused(f"{shown(value)} is {toml_type(value)}; write true or false, without quotation marks")
-        return value
-
-    def write(self, value: bool) -> str:
-        """The word of TOML."""
-        return "true" if value else "false"
 
 
 class Number:
@@ -241,32 +166,6 @@ class Texts:
     def write(self, value: tuple[str, ...]) -> str:
         """The texts in brackets."""
         return "[" + ", ".join(quoted(entry) for entry in value) + "]"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of a few words."""
-
-    words: type[StrEnum]
-    name = "word"
-
-    @property
-    def allowed(self) -> str:
-        """The words, in quotation marks."""
-        return ", ".join(f'`"{word}"`' for word in self.words)
-
-    def read(self, value: object) -> StrEnum:
-        """The member that the word names."""
-        text = text_of(value)
-        found = next((word for word in self.words if word == text), None)
-        if found is None:
-            words = ", ".join(f'"{word}"' for word in self.words)
-            raise Refused(f"{shown(text)} is none of {words}")
-        return found
-
-    def write(self, value: StrEnum) -> str:
-        """The word in quotation marks."""
-        return quoted(str(value))
 
 
 class SecretReference:

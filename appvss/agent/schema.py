@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from appvss.adapters.settings import NO_SECRET, Secret
-from appvss.agent.kinds import AbsolutePath, Choice, Flag, Kind, Length, Number, SecretReference, Text, Texts
+from appvss.agent.kinds import AbsolutePath, Kind, Length, Number, SecretReference, Text, Texts
+from appvss.model.toml_value import Choice, Flag
 
 _KINDS: Final[Mapping[object, Kind]] = {
     str: Text(),

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from appvss import contract
 from appvss.broker.configuration_checks import problems
 from appvss.broker.configuration_reader import parse_file, read_document
-from appvss.broker.options import AbsolutePath, AppNames, Choice, Count, Length, PathPatterns, Word, option, tables
+from appvss.broker.options import AbsolutePath, AppNames, Count, Length, PathPatterns, Word, option, tables
 from appvss.broker.policy_options import RULES_MOST, AppPolicyOptions
 from appvss.broker.source_options import FreebsdOptions, LinuxHvVssOptions, SourceOptions
 from appvss.freezer.plan import FilesystemSettings
@@ -27,6 +27,7 @@ from appvss.model.app import Requirement
 from appvss.model.errors import ConfigurationInvalid, UsageError
 from appvss.model.filesystem import Unfreezable
 from appvss.model.source import SourceMode
+from appvss.model.toml_value import Choice
 
 DEFAULT_FILE: Final = Path(
     "/usr/local/etc/appvss/broker.toml" if sys.platform.startswith("freebsd") else "/etc/appvss/broker.toml"

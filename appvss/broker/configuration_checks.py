@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from appvss import contract
 from appvss.broker.configuration_reader import Reading
-from appvss.broker.options import length_text
 from appvss.broker.policy_options import RULE_KEYS, RULES, AppPolicyOptions, place_of, written
 from appvss.model.app import Requirement
 from appvss.model.errors import SocketPathTooLong
+from appvss.model.toml_value import length_text
 from appvss.sources.wire.freebsd import LAST_MOMENT as FREEBSD_LAST_MOMENT
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from appvss.broker.options import Option, Refused, Tables, toml_type
+from appvss.broker.options import Option, Tables
 from appvss.model.errors import ConfigurationInvalid, ConfigurationUnreadable
 from appvss.model.names import printable
+from appvss.model.toml_value import Refused, toml_type
 
 FILE_LIMIT: Final = 256 * 1024
 """Bytes: a larger file is not a configuration. Every list at its own limit fits in."""

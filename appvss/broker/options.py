@@ -6,34 +6,18 @@ it is named for people. The options themselves stand in `broker/configuration.py
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from appvss.model.duration import parse_duration
 from appvss.model.errors import DurationInvalid, NameInvalid
-from appvss.model.names import check_name, printable
+from appvss.model.names import check_name
+from appvss.model.toml_value import Refused, length_text, quoted, shown, text_of, toml_type
 
-_SHOWN: Final = 80
-"""Characters of a wrong value that a problem repeats."""
 _PATH_LIMIT: Final = 1024
-_TOML_TYPES: Final = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    dict: "a table",
-}
-
-
-class Refused(Exception):
-    """A value that an option does not take. The text is the problem without the option's key."""
-
-
 _Value = TypeVar("_Value")
 
 
@@ -115,48 +99,6 @@ def tables(schema: type[Any], noun: str, most: int) -> Mapping[str, object]:
     return {"tables": Tables(schema, noun, most)}
 
 
-def toml_type(value: object) -> str:
-    """The TOML type of `value` for people, such as `an integer`."""
-    return next((name for kind, name in _TOML_TYPES.items() if type(value) is kind), "a date or a time")
-
-
-def shown(value: object) -> str:
-    """A wrong value as a problem repeats it: printable and short."""
-    try:
-        return printable(repr(value), _SHOWN)
-    except ValueError:  # Python refuses to write an integer of more than 4300 digits
-        return "a huge number"
-
-
-def quoted(text: str) -> str:
-    """`text` as a TOML basic string. Control characters are escaped."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
-
-
-def length_text(length: timedelta) -> str:
-    """`length` in the largest unit that writes it without a remainder: `15s`, `2m`, `250ms`."""
-    for unit, size in (("h", timedelta(hours=1)), ("m", timedelta(minutes=1)), ("s", timedelta(seconds=1))):
-        if length >= size and not length % size:
-            return f"{length // size}{unit}"
-    whole, rest = divmod(length, timedelta(milliseconds=1))
-    fraction = f".{rest // timedelta(microseconds=1):03}".rstrip("0") if rest else ""
-    return f"{whole}{fraction}ms" if length else "0s"
-
-
-def text_of(value: object) -> str:
-    """A TOML text that is printable.
-
-    Raises:
-        Refused: it is none.
-    """
-    if not isinstance(value, str):
-        raise Refused(f"{shown(value)} is {toml_type(value)}, not a text in quotation marks")
-    if not value.isprintable():
-        raise Refused(f"{shown(value)} has a character that is not printable")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Word:
     """A group's name, or nothing."""
@@ -198,51 +140,6 @@ class AbsolutePath:
     def write(self, value: Path) -> str:
         """The path in quotation marks."""
         return quoted(str(value))
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of a few words."""
-
-    words: Iterable[StrEnum]
-    """An enumeration, or those of its members that are allowed here."""
-    name = "word"
-
-    @property
-    def allowed(self) -> str:
-        """The words, in quotation marks."""
-        return ", ".join(f'`"{word}"`' for word in self.words)
-
-    def read(self, value: object) -> StrEnum:
-        """The member that the word names."""
-        text = text_of(value)
-        found = next((word for word in self.words if word == text), None)
-        if found is None:
-            words = ", ".join(f'"{word}"' for word in self.words)
-            raise Refused(f"{shown(text)} is none of {words}")
-        return found
-
-    def write(self, value: StrEnum) -> str:
-        """The word in quotation marks."""
-        return quoted(str(value))
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """Yes or no."""
-
-    name = "yes or no"
-    allowed = "`true`, `false`"
-
-    def read(self, value: object) -> bool:
-        """The value itself."""
-        if not isinstance(value, bool):
-            raise Refused(f"{shown(value)} is {toml_type(value)}; write true or false, without quotation marks")
-        return value
-
-    def write(self, value: bool) -> str:
-        """The word of TOML."""
-        return "true" if value else "false"
 
 
 @dataclass(frozen=True, slots=True)

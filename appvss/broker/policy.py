@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar
 
 from appvss.broker.configuration import APP_LIMIT_MOST, Configuration
 from appvss.broker.configuration_reader import sections
-from appvss.broker.options import length_text
 from appvss.broker.policy_options import RULE_KEYS, RULES, AppPolicyOptions, place_of, written
 from appvss.broker.source_options import limits_of, sources_of
 from appvss.cycle.state import ANSWER_MARGIN
@@ -27,6 +26,7 @@ from appvss.model.duration import format_duration
 from appvss.model.names import printable
 from appvss.model.policy import PolicyValue
 from appvss.model.source import SourceMode
+from appvss.model.toml_value import length_text
 
 BUILT_IN: Final = "built-in"
 THE_APP: Final = "the app"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final
 
-from appvss.broker.options import Choice, Count, Flag, Kind, Length, Refused, option, quoted, shown, text_of, toml_type
+from appvss.broker.options import Count, Kind, Length, option
 from appvss.model.app import Requirement
 from appvss.model.errors import NameInvalid
 from appvss.model.names import NAME_LIMIT, check_name
+from appvss.model.toml_value import Choice, Flag, Refused, quoted, shown, text_of, toml_type
 
 RULES: Final = "apps.policy"
 """The key of the rules."""

@@ -9,9 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from appvss.broker.options import AbsolutePath, Choice, Count, Length, option
+from appvss.broker.options import AbsolutePath, Count, Length, option
 from appvss.model.policy import Overlap
 from appvss.model.source import SourceMode
+from appvss.model.toml_value import Choice
 from appvss.sources.linux_vss.settings import LONGEST_FREEZE, KernelLimits, LinuxVssSettings
 from appvss.sources.wire.freebsd import LAST_MOMENT
 

@@ -11,19 +11,15 @@ from hypothesis import strategies as st
 from appvss.broker.options import (
     AbsolutePath,
     AppNames,
-    Choice,
     Count,
-    Flag,
     Kind,
     Length,
     PathPatterns,
-    Refused,
     Word,
-    length_text,
-    quoted,
 )
 from appvss.model.duration import parse_duration
 from appvss.model.source import SourceMode
+from appvss.model.toml_value import Choice, Flag, Refused, length_text, quoted
 
 LENGTH = Length(timedelta(seconds=1), timedelta(minutes=2), "the kernel gives no more")
 

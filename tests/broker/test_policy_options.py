@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from appvss.broker.configuration import Configuration, load
 from appvss.broker.configuration_reader import parse_file, read_document, sections
 from appvss.broker.configuration_text import reference
-from appvss.broker.options import Kind, Refused
+from appvss.broker.options import Kind
 from appvss.broker.policy_options import RULE_KEYS, RULES_MOST, AppPolicyOptions, NamePattern, Users
 from appvss.model.app import Requirement
 from appvss.model.errors import ConfigurationInvalid
+from appvss.model.toml_value import Refused
 
 Write = Callable[[str], Path]
 

@@ -121,7 +121,7 @@ class Session:
         session = cls(settings, make(), place)
         try:
             async with asyncio.timeout(limit.total_seconds()):
-                await session._connection.connect()  # type: ignore[no-untyped-call]
+                await session._connection.connect()  # type: ignore[no-untyped-call] # redis-py has no type for it
         except BaseException as error:
             session.drop()
             if (told := session._told(error, "the login")) is not None:
