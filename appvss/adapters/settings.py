@@ -48,7 +48,9 @@ NO_SECRET: Final = Secret(str, "nowhere")
 """There is none: the application asks for none."""
 
 
-def setting(default: Any, meaning: str, *, example: object = None, is_needed: bool = False) -> Any:
+def setting(
+    default: Any, meaning: str, *, example: object = None, is_needed: bool = False, in_sample: bool = False
+) -> Any:
     """One setting: a dataclass field.
 
     Args:
@@ -56,5 +58,9 @@ def setting(default: Any, meaning: str, *, example: object = None, is_needed: bo
         meaning: one or two whole sentences, for the reference.
         example: what the sample shows; None: the default.
         is_needed: whether a configuration without it is refused.
+        in_sample: whether the sample has it in force, with its example: one of several ways of which one is needed.
     """
-    return field(default=default, metadata={"meaning": meaning, "example": example, "is_needed": is_needed})
+    return field(
+        default=default,
+        metadata={"meaning": meaning, "example": example, "is_needed": is_needed, "in_sample": in_sample},
+    )

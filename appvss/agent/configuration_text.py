@@ -63,7 +63,7 @@ def sample(adapter: str) -> str:
 def _lines(schema: type[Any], without: str = "") -> Iterator[str]:
     for each in settings_of(schema):
         if each.name != without:
-            mark = "" if each.is_needed else "#"
+            mark = "" if each.is_needed or each.in_sample else "#"
             yield _comment(f"{each.meaning} Allowed: {each.kind.allowed}.") + "\n"
             yield f"{mark}{each.name} = {_example(each)}\n"
 

@@ -56,6 +56,8 @@ class Setting:
     example: object
     """What the sample shows."""
     is_needed: bool
+    in_sample: bool
+    """Whether the sample has it in force, though it is not needed."""
 
     @property
     def default_text(self) -> str:
@@ -82,6 +84,7 @@ def settings_of(schema: type[Any]) -> tuple[Setting, ...]:
             meaning=entry.metadata["meaning"],
             example=entry.default if entry.metadata["example"] is None else entry.metadata["example"],
             is_needed=entry.metadata["is_needed"],
+            in_sample=entry.metadata["in_sample"],
         )
         for entry in fields(schema)
         if "meaning" in entry.metadata

@@ -38,7 +38,7 @@ _LEAST: Final = timedelta(milliseconds=10)
 class Settings:
     """Either `unit` or `cgroup`."""
 
-    unit: str = setting("", "The systemd unit whose processes stand still.", example="shop.service")
+    unit: str = setting("", "The systemd unit whose processes stand still.", example="shop.service", in_sample=True)
     cgroup: str = setting(
         "", "Instead of a unit: the cgroup, as /proc/PID/cgroup shows it, below the mount point of cgroup2."
     )

@@ -32,6 +32,7 @@ class Settings:
         "A program that runs through the whole hold, and its arguments; it is spoken to in lines"
         " (docs/engines/exec.md). The way to hold a lock of a database session.",
         example=("/usr/local/libexec/orders-hook",),
+        in_sample=True,
     )
     freeze: tuple[str, ...] = setting(
         (), "A command that makes the application quiet, and ends. It cannot hold a lock of a database session."
