@@ -218,7 +218,9 @@ def _new_template(*command: str, data_option: str) -> Path:
     folder = server_folder(short_directory())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     data = server_folder(folder / "data")
-    run_as_server_user(find_program(command[0]) or command[0], *command[1:], data_option.format(data))
+    program = find_program(command[0]) or command[0]
+    # MariaDB removes at its start what lies of other servers in the common folder for temporary files.
+    run_as_server_user("env", f"TMPDIR={folder}", program, *command[1:], data_option.format(data))
     return data
 
 
