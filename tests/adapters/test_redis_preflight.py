@@ -282,10 +282,12 @@ def test_a_server_that_could_not_write_its_append_only_file() -> None:
 
 def test_a_dump_of_much_data_is_foreseen() -> None:
     known = Information({"rdb_last_bgsave_time_sec": "90", "used_memory": "1000"})
-    assert known.dump_takes == timedelta(seconds=90)
+    assert (known.dump_takes, known.dump_takes_at_least) == (timedelta(seconds=90), timedelta(seconds=89))
     assert Information({"rdb_last_bgsave_time_sec": "-1", "used_memory": str(3 * 10**9)}).dump_takes == timedelta(
         seconds=30
     )
+    for first in ("-1", "0", "1"):  # none, or one that may have taken next to nothing
+        assert Information({"rdb_last_bgsave_time_sec": first}).dump_takes_at_least == timedelta()
 
 
 async def test_much_data_without_an_append_only_file_is_warned_of() -> None:

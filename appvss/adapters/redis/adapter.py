@@ -195,11 +195,11 @@ class Adapter(base.Adapter[Held]):
 
     async def _settle(self, session: Session, look: Look, recipe: Recipe, freeze: Freeze) -> None:
         """Before the pause: let a child that is at work come to its end, and refuse a dump that cannot be in time."""
-        takes = look.information.last_dump
-        if recipe is Recipe.RDB and takes is not None and takes > freeze.budget_left():
+        takes, left = look.information.dump_takes_at_least, freeze.budget_left()
+        if recipe is Recipe.RDB and takes > left:
             raise HoldRefused(
-                f"a dump of {session.place} takes about {takes.total_seconds():.0f} s, and there are "
-                f"{freeze.budget_left().total_seconds():.0f} s",
+                f"a dump of {session.place} takes more than {takes.total_seconds():.0f} s, and there are "
+                f"{left.total_seconds():.1f} s",
                 _USE_AOF,
             )
         await _until(session, lambda told: not told.child_at_work)
