@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from samples.demo.stage import DemoFailed
+
 SIZE: Final = 512 * 1024 * 1024
 SERVERS_USER: Final = "nobody"
 """Whom the servers run as: they refuse root."""
@@ -83,7 +85,11 @@ def unmount_below(folder: Path) -> None:
 
 @contextmanager
 def frozen(volumes: Sequence[Volume]) -> Iterator[None]:
-    """Freeze file systems, as a kernel does for its host. A timer thaws them whatever happens here."""
+    """Freeze file systems, as a kernel does for its host. A timer thaws them whatever happens here.
+
+    Raises:
+        DemoFailed: it has thawed them before the end: what was copied meanwhile is of no instant.
+    """
     descriptors = [os.open(volume.path, os.O_RDONLY | os.O_DIRECTORY) for volume in volumes]
     timer = threading.Timer(FREEZE_LIMIT, _thaw, [descriptors])
     timer.daemon = True
@@ -92,6 +98,8 @@ def frozen(volumes: Sequence[Volume]) -> Iterator[None]:
         for descriptor in descriptors:
             fcntl.ioctl(descriptor, _FIFREEZE, 0)
         yield
+        if timer.finished.is_set():
+            raise DemoFailed(f"the copy was not done within {FREEZE_LIMIT:.0f} s, when the file systems were thawed")
     finally:
         timer.cancel()
         _thaw(descriptors)
