@@ -142,15 +142,23 @@ def _list(invocation: Invocation, cases: Sequence[Case]) -> None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the check as Ctrl-C does: with the program that it has started."""
+    """Let SIGTERM and SIGHUP end the check as Ctrl-C does: with the program that it has started.
+
+    That takes its bounded time, in which another signal would leave the program behind, stopped or held.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def leave(number: int, _frame: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
         raise click.exceptions.Exit(_SIGNAL_BASE + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in known.items() if handler is not signal.SIG_IGN}  # as nohup has it
+    for number in before:
+        signal.signal(number, leave)
     try:
         yield
     finally:

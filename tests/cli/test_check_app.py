@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from appvss.cli import check_app
@@ -130,6 +132,24 @@ async def test_a_signal_ends_it_together_with_the_program(number: signal.Signals
     done = await ended(process)
     assert done.code == 128 + number
     assert not Path(f"/proc/{pid}").exists()  # noqa: ASYNC240 - it is no disk
+
+
+def test_a_second_signal_does_not_keep_it_from_ending_the_program() -> None:
+    ended: list[str] = []
+
+    def check_until_a_signal_comes() -> None:
+        with check_app._ended_by_signals():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                    os.kill(os.getpid(), number)
+                ended.append("the program")
+
+    with pytest.raises(click.exceptions.Exit) as left:
+        check_until_a_signal_comes()
+    assert (left.value.exit_code, ended) == (128 + signal.SIGTERM, ["the program"])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def written(file: Path) -> str:
