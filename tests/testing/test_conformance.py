@@ -113,6 +113,19 @@ def test_another_command_may_start_it_again(tmp_path: Path) -> None:
     assert (tmp_path / "again").exists()
 
 
+def test_who_has_ended_and_is_collected_by_nobody_is_not_left_behind(tmp_path: Path) -> None:
+    """In a container whose first process collects nobody, as the kit itself may be."""
+    program = (
+        "import ctypes; from pathlib import Path; from tests.testing import test_conformance as here; "
+        "subreaper = 36; assert ctypes.CDLL(None).prctl(subreaper, 1, 0, 0, 0) == 0; "
+        f"report = here.check(here.supervised(Path({str(tmp_path)!r})), here.cases('sigterm_in_hold')); "
+        "assert report.fit, report"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
 # Several apps.
 
 

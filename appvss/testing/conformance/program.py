@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import IO, Final
 
 from appvss.model.errors import CommandUnusable
@@ -22,6 +23,9 @@ _OUTPUT_LIMIT: Final = 16 * 1024
 _LINES_SHOWN: Final = 12
 _LINE_LIMIT: Final = 300
 _PAUSE: Final = 0.02
+_LAST_WORDS: Final = timedelta(seconds=1)
+"""How long the words of a program that has ended are read; somebody whom it left may hold the pipe open."""
+_PROC: Final = Path("/proc")
 
 
 class Output:
@@ -45,6 +49,10 @@ class Output:
                 self._kept += len(part)
                 while self._kept - len(self._parts[0]) >= _OUTPUT_LIMIT:
                     self._kept -= len(self._parts.popleft())
+
+    def wait(self, within: timedelta) -> None:
+        """Wait until everything is read that was written; after the end of all who may write."""
+        self._thread.join(within.total_seconds())
 
     def last_lines(self) -> str:
         """The last lines, safe to write to a terminal."""
@@ -100,6 +108,8 @@ class Program:
     @property
     def output(self) -> str:
         """The last lines that it wrote."""
+        if self.exit_code is not None:
+            self._output.wait(_LAST_WORDS)
         return self._output.last_lines()
 
     def how_it_ended(self) -> str:
@@ -128,19 +138,44 @@ class Program:
         """Wait until nobody of its process group is left, after it has ended itself; whether nobody is."""
         until = time.monotonic() + within.total_seconds()
         while True:
-            try:
-                os.killpg(self._process.pid, 0)
-            except (ProcessLookupError, PermissionError):
+            if not self._has_group():
                 return True
             if time.monotonic() >= until:
                 return False
             time.sleep(_PAUSE)
+
+    def _has_group(self) -> bool:
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True  # somebody is there, of another user
+        return not _all_have_ended(self._process.pid)
 
     def kill(self, within: timedelta = timedelta(seconds=10)) -> None:
         """End its whole process group, and collect it."""
         self.send(signal.SIGKILL)
         self.wait(within)
         self.wait_group(timedelta(seconds=1))
+
+
+def _all_have_ended(group: int) -> bool:
+    """Whether of a process group only those are left whom nobody collects: a container may have nobody who does.
+
+    By proc_pid_stat(5); where there is no such file it is not known, and False.
+    """
+    if not (_PROC / "self" / "stat").exists():
+        return False
+    for process in _PROC.glob("[0-9]*"):
+        try:
+            _, _, rest = (process / "stat").read_text().rpartition(")")
+        except OSError:
+            continue  # it has ended meanwhile
+        state, _, of = rest.split()[:3]
+        if int(of) == group and state not in "ZX":
+            return False
+    return True
 
 
 class AppProcess:

@@ -25,7 +25,8 @@ from appvss.testing.conformance.report import Report
 from appvss.testing.conformance.stage import Stage
 from appvss.testing.conformance.subject import Subject
 
-_DYING: Final = timedelta(milliseconds=500)
+_DYING: Final = timedelta(seconds=3)
+"""How long a program whose app has lost its stream may take to end, which tells more than the stream's end does."""
 
 
 @dataclass(frozen=True, slots=True)
