@@ -126,10 +126,18 @@ class Stage:
         until = now() + _OTHERS_WITHIN
         while now() < until and len(self.broker.attached) == 1:
             time.sleep(0.02)
-        if len(self.broker.attached) > 1:
+        self.must_be_clear()
+        return app
+
+    def must_be_clear(self) -> None:
+        """See that it is clear which app is meant, also when another one has come late.
+
+        Raises:
+            UsageError: there are several, and none was named.
+        """
+        if not self.subject.app and len(self.broker.attached) > 1:
             names = ", ".join(map(str, self.broker.attached))
             raise UsageError(f"the command brings several apps: {names}", "Name one of them with --app.")
-        return app
 
     def _not_attached(self, ended: bool, turned_away: int) -> AppNotAttached:
         wanted = f"the app {self._name}" if self._name else "an app"

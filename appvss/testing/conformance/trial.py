@@ -94,6 +94,7 @@ class Trial:
 
         Raises:
             CommandUnusable: the program, or the user's own, cannot be started.
+            UsageError: it brings several apps, and none was named.
         """
         began = now()
         if self._lost:
@@ -122,6 +123,7 @@ class Trial:
             self._is_spoilt = False
         elif not stage.app.attached or stage.program.exit_code is not None:
             stage.restart()
+        stage.must_be_clear()
         return _Mark(len(stage.app.refusals), len(stage.broker.turned_away), stage.app.incarnation)
 
     def _judge(self, case: Case, mark: _Mark) -> None:
