@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
 
-from appvss.model.errors import CommandUnusable
+from appvss.model.errors import CommandUnusable, UsageError
 from appvss.model.names import printable
 from appvss.testing.conformance.case import NotPlayed
 
@@ -67,33 +67,57 @@ class Program:
     Args:
         command: its path or name, and its arguments.
         environment: its whole environment.
-
-    Raises:
-        CommandUnusable: it cannot be started.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._made: subprocess.Popen[bytes] | None = None
+        self._refused: OSError | ValueError | None = None
+        self._output: Output | None = None
+        self._tried = threading.Event()
+
+    def start(self) -> None:
+        """Start it; whatever is raised meanwhile, `kill` ends it.
+
+        The handler of a signal, such as Ctrl-C's, raises in the main thread, which would wait there until the process
+        has begun with its own program: it would be nobody's. So another thread starts it.
+
+        Raises:
+            CommandUnusable: it cannot be started.
+        """
         ours, theirs = os.pipe()
-        their_output = os.fdopen(ours, "rb")
+        self._output = Output(os.fdopen(ours, "rb"))
+        threading.Thread(target=self._make, args=(theirs,), name="start of the program", daemon=True).start()
+        self._tried.wait()  # not a join: one that is interrupted takes the thread for ended (CPython's bpo-45274)
+        if self._refused is not None:
+            reason = (getattr(self._refused, "strerror", None) or str(self._refused)).lower()
+            raise CommandUnusable(
+                f"the command {printable(self._command[0])} cannot be started: {printable(reason)}",
+                "Name a program that this user may execute; what stands behind -- is not read by a shell.",
+            ) from self._refused
+
+    def _make(self, output: int) -> None:
         try:
-            self._process = subprocess.Popen(
-                list(command),
-                env=dict(environment),
+            self._made = subprocess.Popen(
+                self._command,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
-                stdout=theirs,
-                stderr=theirs,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
-            their_output.close()
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            raise CommandUnusable(
-                f"the command {printable(command[0])} cannot be started: {printable(reason)}",
-                "Name a program that this user may execute; what stands behind -- is not read by a shell.",
-            ) from error
+            self._refused = error
         finally:
-            os.close(theirs)
-        self._output = Output(their_output)
+            os.close(output)
+            self._tried.set()
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        if self._made is None:
+            raise UsageError("the program has not been started", "Call `start` first.")
+        return self._made
 
     @property
     def pid(self) -> int:
@@ -108,6 +132,8 @@ class Program:
     @property
     def output(self) -> str:
         """The last lines that it wrote."""
+        if self._output is None:
+            return ""
         if self.exit_code is not None:
             self._output.wait(_LAST_WORDS)
         return self._output.last_lines()
@@ -154,7 +180,11 @@ class Program:
         return not _all_have_ended(self._process.pid)
 
     def kill(self, within: timedelta = timedelta(seconds=10)) -> None:
-        """End its whole process group, and collect it."""
+        """End its whole process group, and collect it; harmless if it was not started."""
+        if self._output is not None:
+            self._tried.wait(within.total_seconds())
+        if self._made is None:
+            return
         self.send(signal.SIGKILL)
         self.wait(within)
         self.wait_group(timedelta(seconds=1))

@@ -101,6 +101,7 @@ class Stage:
         environment = {**given, RUNTIME_DIRECTORY: str(self.broker.runtime_directory)}
         turned_away = len(self.broker.turned_away)
         self._program = Program(command, environment)
+        self._program.start()
         self._await_app(turned_away)
         return now() - began
 
