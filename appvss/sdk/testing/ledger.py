@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import TypeAlias
@@ -59,6 +59,8 @@ class Refusal:
     sentence: str
     late_by: timedelta | None = field(default=None, compare=False)
     """How long after the end of its budget an ack came; None: it was not late by the budget."""
+    after_thawed: bool = field(default=False, compare=False)
+    """Whether it is an ack of a cycle whose thaw or abort the app had answered before."""
 
 
 @dataclass(slots=True)
@@ -133,7 +135,8 @@ class Ledger:
         if isinstance(question, Refusal):
             return question
         if question.is_late(now):
-            return _too_late(question, now)
+            thawed = any(each.cycle == said.cycle and each.kind is Kind.THAW and each.result for each in self.questions)
+            return replace(_too_late(question, now), after_thawed=thawed)
         changed = tuple(name for name, value in said.evidence.items() if evidence.get(name) != value)
         question.result = FreezeResult(True, "", False, now - question.asked_at, evidence, changed)
         self.held = said.cycle

@@ -18,6 +18,8 @@ from appvss.model.names import printable
 
 _PAUSE: Final = timedelta(milliseconds=50)
 """Between two attempts of a write that is refused at once."""
+_DYING: Final = timedelta(seconds=5)
+"""How long a command that is killed may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Attempt:
     seen: str
     """How it ended, for people."""
     took: timedelta
+    ended: bool = True
+    """Whether it ended by itself; False: it was killed at its bound."""
 
 
 class WriteProbe:
@@ -68,9 +72,10 @@ class WriteProbe:
         except BaseException as error:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # another user's, or one that waits for a disk
+                process.wait(_DYING.total_seconds())
             if isinstance(error, subprocess.TimeoutExpired):
-                return Attempt(False, f"no end within {format_duration(bound)}", bound)
+                return Attempt(False, f"no end within {format_duration(bound)}", bound, ended=False)
             raise
         return Attempt(code == 0, f"code {code}", timedelta(seconds=time.monotonic() - began))
 

@@ -117,6 +117,7 @@ class Trial:
         """The state in which every case begins: a broker that admits, an app that is attached and holds nothing."""
         stage = self._on
         stage.tolerated.clear()
+        stage.unbroken.clear()
         stage.tolerates_refused_calls = False
         if self._is_spoilt:
             self._start_afresh()
@@ -137,6 +138,13 @@ class Trial:
         held = stage.app.held
         if held:
             raise Unmet(f"the app says that it still holds cycle {held}", "nothing is held at the end of the case")
+        for cycle in stage.unbroken:
+            if cycle in stage.app.losses:
+                raise Unmet(
+                    f"hold_lost for a hold that it called unbroken at its thaw: {stage.app.losses[cycle]}",
+                    "what is said at the thaw holds",
+                    "Say unbroken = true only if you can: a broker believes the later word, and the cycle has failed.",
+                )
         for refusal in stage.app.refusals[mark.refusals :]:
             if refusal.name not in stage.tolerated:
                 raise Unmet(

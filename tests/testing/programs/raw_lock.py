@@ -1,5 +1,7 @@
 """An app made of `appvss.v1` and gRPC alone, which keeps app.proto but for the one thing that it is told to do wrong.
 
+Some of what it is told is not wrong: it does right what it does, on a machine that is slow.
+
 python raw_lock.py FILE [MISBEHAVIOUR]
 
 While it is held it has `FILE` locked with flock(2), so that a writer who locks it, too, waits. Getting quiet and
@@ -30,6 +32,7 @@ from appvss.v1 import app_pb2, app_pb2_grpc
 GETTING_QUIET = 0.03
 PREPARING = 0.08
 LATE = 0.4
+SLOW = 0.2
 DIRECTORY = Path(os.environ["APPVSS_RUNTIME_DIRECTORY"])
 FILE = Path(sys.argv[1])
 WRONG = sys.argv[2] if len(sys.argv) > 2 else ""
@@ -56,7 +59,7 @@ class Lock:
         self._left_behind = FILE.with_suffix(".held")
 
     def take(self) -> None:
-        if WRONG == "leaks_lock_when_killed":
+        if WRONG in ("leaks_lock_when_killed", "lets_go_at_its_next_start"):
             self._left_behind.touch()
         elif WRONG != "never_holds" and self._descriptor < 0:
             self._descriptor = os.open(FILE, os.O_RDWR | os.O_CREAT)
@@ -91,6 +94,7 @@ class App:
         self.unsaid: app_pb2.HoldLost | None = None
         self.take_later = 0.0
         self.remembered = FILE.with_suffix(".cycle")
+        self.freezes = 0
 
     # The stream.
 
@@ -134,21 +138,31 @@ class App:
             library="raw/1",
             prepares=True,
         )
+        if WRONG == "bears_short_holds":
+            hello.hold_limit.FromMilliseconds(200)
         claimed = self.held.cycle if self.held is not None else ""
         if WRONG == "claims_hold_of_its_past" and self.remembered.exists() and not self.generation - 1:
             claimed = self.remembered.read_text()
         if claimed and WRONG != "never_claims":
             hello.holding.cycle = claimed
-            hello.holding.held_for.FromMilliseconds(int((time.monotonic() - (self.acked_at or time.monotonic())) * 1e3))
+            since = time.monotonic() if WRONG == "claims_too_short" else self.acked_at or time.monotonic()
+            hello.holding.held_for.FromMilliseconds(int((time.monotonic() - since) * 1e3))
         return hello
 
     def read(self, call: object, generation: int) -> None:
         try:
             for message in call:  # type: ignore[attr-defined]  # a call is an iterator
+                if WRONG == "hears_every_word_late" or (WRONG == "hears_late_at_times" and self.is_unlucky(message)):
+                    time.sleep(SLOW)
                 self.news.put((generation, message))
         except grpc.RpcError:
             pass
         self.news.put((generation, None))
+
+    def is_unlucky(self, message: app_pb2.AttachResponse) -> bool:
+        """Every second time."""
+        self.freezes += message.WhichOneof("message") == "freeze"
+        return self.freezes % 2 == 1
 
     def say(self, **message: object) -> None:
         if self.attached:
@@ -187,7 +201,7 @@ class App:
         at = time.monotonic()
         if self.take_later and at >= self.take_later:
             self.take_later = 0.0
-            if self.held is not None:
+            if self.held is not None or self.freezing is not None:
                 self.lock.take()
         if self.preparing is not None:
             self.go_on_preparing(self.preparing, at)
@@ -210,7 +224,7 @@ class App:
     def go_on_freezing(self, asked: Question, at: float) -> None:
         if at >= asked.budget_at and WRONG not in ("acks_too_late", "silent_at_budget"):
             self.freezing = None
-            if WRONG != "keeps_lock_at_veto":
+            if "keeps_lock_at_veto" not in WRONG:
                 self.lock.release()
             self.veto(asked.cycle, "the time to get quiet ran out")
         elif at >= asked.budget_at and WRONG == "silent_at_budget":
@@ -243,6 +257,9 @@ class App:
         if WRONG == "other_evidence":
             evidence["position"] = str(random.random())
         named = "another" if WRONG == "names_other_cycle" else cycle
+        if WRONG == "is_heard_late_at_times":
+            self.freezes += 1
+            time.sleep(SLOW * (self.freezes % 2))
         if WRONG != "never_acks":
             self.say(frozen=app_pb2.Frozen(cycle=named, evidence=evidence))
 
@@ -264,7 +281,7 @@ class App:
 
     def lose_stream(self) -> None:
         self.attached = False
-        if WRONG == "ends_with_its_stream":
+        if WRONG in ("ends_with_its_stream", "bad_name"):
             sys.exit(3)
         self.preparing = self.freezing = None
         if WRONG == "lets_go_with_its_stream" and self.held is not None:
@@ -273,7 +290,7 @@ class App:
             self.lock.release()
         if WRONG == "never_comes_back":
             signal.pause()
-        self.pass_time(random.uniform(0.01, 0.05))
+        self.pass_time(0.3 if WRONG == "bears_short_holds" else random.uniform(0.01, 0.05))
         self.connect()
 
     def pass_time(self, length: float) -> None:
@@ -283,7 +300,12 @@ class App:
             self.pass_deadlines()
 
     def delay(self, usual: float) -> float:
-        return LATE if WRONG in ("ready_too_late", "acks_too_late") else usual
+        if WRONG == "keeps_lock_at_veto_when_warm":
+            self.freezes += 1
+            return LATE if self.freezes == 1 else usual
+        if "hears" in WRONG:
+            return 0.0
+        return LATE if WRONG in ("ready_too_late", "acks_too_late", "keeps_lock_taken_half_way") else usual
 
     # What the broker says.
 
@@ -328,6 +350,8 @@ class App:
             at + seconds(asked.budget),
             seconds(asked.hold_limit),
         )
+        if WRONG == "acks_after_abort" and self.held is not None and self.held.cycle != asked.cycle:
+            self.held = None
         if WRONG == "ends_at_strange_text":
             asked.requester.encode("ascii")
         if self.held is not None and self.held.cycle == asked.cycle:
@@ -345,17 +369,21 @@ class App:
             self.say(veto=said)
         else:
             self.freezing = question
-            if WRONG == "keeps_lock_at_veto":
+            if "keeps_lock_at_veto" in WRONG:
                 self.lock.take()
+            elif WRONG == "keeps_lock_taken_half_way":
+                self.take_later = at + LATE / 10
 
     def hear_thaw(self, cycle: str, kind: str) -> None:
+        aborted: Question | None = None
         if self.preparing is not None and self.preparing.cycle == cycle:
             self.preparing = None
             self.veto(cycle, "the cycle ended")
         if self.freezing is not None and self.freezing.cycle == cycle:
-            self.freezing = None
-            self.lock.release()
-            if WRONG != "never_answers_what_is_aborted":
+            aborted, self.freezing = self.freezing, None
+            if WRONG != "keeps_lock_taken_half_way":
+                self.lock.release()
+            if WRONG not in ("never_answers_what_is_aborted", "acks_after_abort"):
                 self.veto(cycle, "the cycle ended")
             self.ended = (cycle, False, "it was never frozen")
         elif self.held is not None and (self.held.cycle == cycle or "lets_go_of_anything" in WRONG):
@@ -370,6 +398,10 @@ class App:
         if WRONG == "always_unbroken":
             unbroken, reason = True, ""
         self.say(thawed=app_pb2.Thawed(cycle=cycle, unbroken=unbroken, reason=reason))
+        if WRONG == "says_lost_after_thaw" and unbroken:
+            self.say(hold_lost=app_pb2.HoldLost(cycle=cycle, reason="on second thoughts"))
+        if WRONG == "acks_after_abort" and aborted is not None:
+            self.hold(aborted)
 
 
 def main() -> None:
@@ -379,6 +411,8 @@ def main() -> None:
         subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 30 & wait; sleep 30"])
     if WRONG == "prints_a_lot":
         print("x" * 1_000_000, "last words", sep="\n", flush=True)  # noqa: T201 - it is what it is for
+    if WRONG == "lets_go_at_its_next_start":
+        FILE.with_suffix(".held").unlink(missing_ok=True)
     App().run()
 
 

@@ -11,6 +11,8 @@ from appvss.testing.conformance.case import Case, Unmet
 from appvss.testing.conformance.stage import LONG_HOLD, REQUESTER, Stage
 
 TINY: Final = timedelta(milliseconds=1)
+ABORTED_AFTER: Final = (0.0, 0.3, 0.7)
+"""Parts of the time that it takes to get quiet."""
 _PARTS: Final = (0.6, 0.3, 0.1)
 
 
@@ -85,9 +87,7 @@ def budget_runs_out(stage: Stage) -> str:
 
 def _freeze_within(stage: Stage, budget: timedelta) -> str:
     """Freeze with this budget and let go again, whatever the answer is; the answer in words."""
-    cycle = stage.cycle()
-    asked = stage.app.ask_freeze(cycle, requester=REQUESTER, budget=budget, hold_limit=LONG_HOLD)
-    answer = stage.in_time(asked, "a freeze", budget)
+    cycle, answer = stage.freeze_in_time(budget)
     if answer is not None and not answer.frozen:
         return f"a veto after {format_duration(answer.took)}"
     if answer is None:
@@ -102,14 +102,20 @@ def abort_while_freezing(stage: Stage) -> str:
     stage.tolerated.add("ack_too_late")  # an ack that was under way when the abort came
     stage.works()
     said = []
-    for part in (0.0, 0.3, 0.7):
+    for part in ABORTED_AFTER:
         cycle = stage.cycle()
         asked = stage.app.ask_freeze(cycle, requester=REQUESTER, budget=stage.subject.budget, hold_limit=LONG_HOLD)
         stage.pass_time(stage.time_to_freeze * part)
         refused = len(stage.app.refusals)
         thawed = stage.answer(stage.app.ask_abort("the check aborts it", cycle), "the abort", stage.subject.budget)
         stage.barrier()
-        crossed = any(one.name == "ack_too_late" for one in stage.app.refusals[refused:])
+        late = [one for one in stage.app.refusals[refused:] if one.name == "ack_too_late"]
+        stage.must(
+            not any(one.after_thawed for one in late),
+            "an ack after the abort was answered",
+            "nothing is held of a cycle whose abort was answered with thawed",
+        )
+        crossed = bool(late)
         answered = asked.done() or crossed
         asked.cancel()
         stage.must(answered, "no answer to the freeze that was aborted", "a veto or an ack, and thawed for the abort")

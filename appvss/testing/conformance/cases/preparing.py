@@ -7,7 +7,7 @@ from typing import Final
 
 from appvss.model.duration import format_duration
 from appvss.testing.conformance.case import Case
-from appvss.testing.conformance.stage import REQUESTER, Stage
+from appvss.testing.conformance.stage import Stage
 
 SHORT: Final = timedelta(milliseconds=50)
 
@@ -20,8 +20,8 @@ def _must_prepare(stage: Stage) -> None:
 def prepare(stage: Stage) -> str:
     """It is asked to prepare, then to freeze."""
     _must_prepare(stage)
-    cycle, budget = stage.cycle(), stage.subject.budget
-    answer = stage.in_time(stage.app.ask_prepare(cycle, requester=REQUESTER, budget=budget), "a prepare", budget)
+    budget = stage.subject.budget
+    cycle, answer = stage.prepare_in_time(budget)
     if answer is None or not answer.ready:
         reason = "an ack that came too late" if answer is None else f"a veto: {answer.reason}"
         stage.must(False, reason, "ready")
@@ -34,8 +34,7 @@ def prepare(stage: Stage) -> str:
 def short_prepare(stage: Stage) -> str:
     """It gets less time to prepare than it may want."""
     _must_prepare(stage)
-    cycle = stage.cycle()
-    answer = stage.in_time(stage.app.ask_prepare(cycle, requester=REQUESTER, budget=SHORT), "a prepare", SHORT)
+    _, answer = stage.prepare_in_time(SHORT)
     stage.barrier()
     stage.works()
     if answer is None or answer.ready:
@@ -46,8 +45,8 @@ def short_prepare(stage: Stage) -> str:
 def abort_after_prepare(stage: Stage) -> str:
     """It is ready, and no freeze follows."""
     _must_prepare(stage)
-    cycle, budget = stage.cycle(), stage.subject.budget
-    stage.in_time(stage.app.ask_prepare(cycle, requester=REQUESTER, budget=budget), "a prepare", budget)
+    budget = stage.subject.budget
+    cycle, _ = stage.prepare_in_time(budget)
     thawed = stage.answer(stage.app.ask_abort("the check ends it", cycle), "the abort")
     stage.must(not thawed.unbroken, "thawed, unbroken = true", "thawed, unbroken = false: there was no hold")
     stage.works()

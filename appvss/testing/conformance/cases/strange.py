@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from appvss.model.duration import format_duration
+from appvss.sdk.clock import now
 from appvss.testing.conformance.case import Case
 from appvss.testing.conformance.stage import LONG_HOLD, Stage
 
+_LOOK: Final = timedelta(milliseconds=20)
 _STRANGE: Final = "O'Brien \"; DROP TABLE t; -- %s {0} \\ $HOME `id` Zoë ☃"
 """Who asks is text of somebody else: quotes, blanks, what a shell or a database would read as its own."""
 
@@ -41,10 +44,14 @@ def filesystem_freeze(stage: Stage) -> str:
     heard = stage.app.heard
     stage.app.tell_filesystem_freeze(cycle)
     stage.app.tell_filesystem_freeze(cycle)
-    stage.pass_time(stage.subject.silence)
+    until = now() + stage.subject.silence
+    while stage.app.heard == heard and now() < until:
+        stage.pass_time(_LOOK)
     said = stage.app.heard - heard
     stage.must(said == 0, f"{said} messages before the thaw came", "not a word until the thaw")
     stage.thaw(cycle, unbroken=True)
+    said = stage.app.heard - heard - 1
+    stage.must(said == 0, f"{said} messages before its answer to the thaw", "not a word until the thaw")
     return f"silent for {format_duration(stage.subject.silence)}, then thawed, unbroken"
 
 
