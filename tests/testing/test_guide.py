@@ -84,4 +84,4 @@ def test_the_lines_of_the_page_are_typed_as_they_stand(line: str, home: Path, me
 def test_as_a_program_it_plays_all(home: Path) -> None:
     (home / "example.py").write_text(EXAMPLES["program"], encoding="utf-8")
     done = run(home, "example.py")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stdout + done.stderr
