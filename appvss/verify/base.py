@@ -26,16 +26,27 @@ class Copy:
     """An empty folder of the verifier's own, for sockets, logs and settings; mode 0711 below `/tmp`."""
 
     def locate(self, path: str | Path) -> Path:
-        """Where a path of the machine lies in the copy. Links are not followed.
+        """Where a path of the machine lies in the copy.
+
+        A link on the way leads to where it led on the machine, and so does a `..` in evidence that somebody has
+        changed: to the live server's own files. Neither is given.
 
         Raises:
-            FileNotFoundError: no part of the copy carries it.
+            FileNotFoundError: no part of the copy carries it, or it leads out of the copy.
         """
         wanted = Path(path)
         for place in (wanted, *wanted.parents):
             if place in self.files:
-                return self.files[place] / wanted.relative_to(place)
+                found = self.files[place] / wanted.relative_to(place)
+                if not self.has(found):
+                    raise FileNotFoundError(f"{wanted} leads out of the copy")
+                return found
         raise FileNotFoundError(f"the copy has nothing of {wanted}")
+
+    def has(self, path: Path) -> bool:
+        """Whether a path of now is one of the copy's, with all links followed."""
+        found = path.resolve()
+        return any(found.is_relative_to(folder.resolve()) for folder in self.files.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,13 +130,21 @@ def _placed(roots: list[Path], wanted: Path) -> tuple[Path, Path]:
 
 
 def _check_whole(files: Mapping[Path, Path], evidence: Evidence) -> None:
-    """Every folder that the evidence names must be in the copies."""
+    """Every folder that the evidence names must be in the copies, and none may lead out of them."""
+    copy = Copy(files, Path())
     for path in evidence.paths():
         if not any(place in files for place in (path, *path.parents)):
             raise CopyInvalid(
                 f"{evidence.engine} had files in {printable(str(path), 1024)}, of which no copy was named",
                 f"Name it as well: --volume MOUNTPOINT=IMAGE, with the mount point of {printable(str(path), 1024)}.",
             )
+        try:
+            copy.locate(path)
+        except FileNotFoundError as error:
+            raise CopyInvalid(
+                printable(str(error), 1024),
+                "Name the path that it really was on the machine, and its volume's copy: --volume MOUNTPOINT=IMAGE.",
+            ) from None
 
 
 def _verifier(evidence: Evidence, modules: Mapping[str, str]) -> Verifier:

@@ -183,6 +183,11 @@ def _copied_folder(given: Given, target: Path, evidence: Evidence) -> dict[str, 
         if not path.is_relative_to(place) or any(path.is_relative_to(done) for done in copied):
             continue
         source = given.path / path.relative_to(place)
+        if not source.resolve().is_relative_to(given.path.resolve()):
+            raise CopyInvalid(
+                f"{printable(str(path), 1024)} leads out of {printable(str(given.path), 1024)}",
+                "Name the path that it really was on the machine, and the folder that has it: --volume PATH=FOLDER.",
+            )
         if source.is_file():
             source, path = source.parent, path.parent
         if source.is_dir() and str(path) not in copied:

@@ -140,6 +140,28 @@ def test_several_volumes(no_traces: Path, loop_disks: LoopDisks) -> None:
     assert verify(Order("a", both, said, work=no_traces, modules=MODULES)).report.grade is Grade.APP_VERIFIED
 
 
+def test_a_link_out_of_a_folder_is_not_followed_to_the_live_files(
+    no_traces: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Where a folder was mounted is said, so nobody has looked for the way to the data."""
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / "db").symlink_to(tmp_path)
+    given = [Given(tmp_path / "backup", Path("/srv"))]
+    with pytest.raises(CopyInvalid, match="/srv/db/data leads out of"):
+        verify(Order("a", given, SAID, work=no_traces, modules=MODULES))
+    changed = Evidence({**SAID.values, "data_directory": "/srv/../data"}, "c-1", "the test")
+    with pytest.raises(CopyInvalid, match="leads out of"):
+        verify(Order("a", given, changed, work=no_traces, modules=MODULES))
+
+
+def test_a_link_out_of_an_image_is_not_followed_to_the_live_files(no_traces: Path, loop_disks: LoopDisks) -> None:
+    disk = loop_disks.make("volume")
+    (disk.path / "db").symlink_to("/srv/live")
+    given = [Given(copied(loop_disks, disk), Path("/srv"))]
+    with pytest.raises(CopyInvalid, match="/srv/db/data leads out of the copy"):
+        verify(Order("a", given, SAID, work=no_traces, modules=MODULES))
+
+
 def test_an_image_without_the_apps_files(no_traces: Path, loop_disks: LoopDisks) -> None:
     disk = loop_disks.make("volume")
     (disk.path / "other").mkdir()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appvss.verify.base import Copy
 from appvss.verify.place import is_folder_itself, mount_point_of
 
 WANTED = Path("/srv/db/data")
@@ -41,3 +42,20 @@ def test_a_copied_data_directory_has_files(tmp_path: Path) -> None:
     (tmp_path / "PG_VERSION").touch()
     assert is_folder_itself(tmp_path)
     assert not is_folder_itself(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("path", ["/srv/db/data", "/srv/../live/data", "/srv/near/data", "/srv/db"])
+def test_nothing_is_given_that_leads_out_of_the_copy(tmp_path: Path, path: str) -> None:
+    """By a link of the machine, or by evidence that was changed: it would be the live server's."""
+    (tmp_path / "live/data").mkdir(parents=True)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/db").symlink_to(tmp_path / "live")
+    (tmp_path / "copy/near").symlink_to("../live")
+    with pytest.raises(FileNotFoundError, match="leads out of the copy"):
+        Copy({Path("/srv"): tmp_path / "copy"}, tmp_path).locate(path)
+
+
+def test_a_link_from_one_part_of_the_copy_to_another_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "copy/data").mkdir(parents=True)
+    (tmp_path / "copy/db").symlink_to("data")
+    assert Copy({Path("/srv"): tmp_path / "copy"}, tmp_path).locate("/srv/db/x") == tmp_path / "copy/db/x"

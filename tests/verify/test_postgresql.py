@@ -268,6 +268,23 @@ async def test_a_link_to_what_was_not_copied_is_refused(server: Ground, place: P
     assert "the copy has nothing of /srv/wal/not/copied" in of(report, "start").sentence
 
 
+@pytest.mark.parametrize("way", ["a link", "a changed path"])
+async def test_a_data_directory_that_leads_to_the_live_server_is_not_touched(
+    server: Ground, place: Path, way: str
+) -> None:
+    """Its `postmaster.pid` would be removed, and a second server started on its files."""
+    made = await held(server, place)
+    if way == "a link":
+        shutil.rmtree(made.data)
+        made.data.symlink_to(server.data)
+        copy, evidence = Copy({server.data.parent: place}, made.copy.work), made.evidence
+    else:
+        copy, evidence = made.copy, {**made.evidence, "data_directory": f"{server.data}/{'../' * 9}{server.data}"}
+    with pytest.raises(CopyInvalid, match="leads out of the copy"):
+        postgresql.verify(copy, evidence)
+    assert (server.data / "postmaster.pid").exists()
+
+
 async def test_a_standbys_copy_is_worth_fs_and_calls_no_primary(server: Ground, place: Path) -> None:
     with new_standby(server) as standby:
         adapter = Adapter(Settings(standby.dsn))
