@@ -60,6 +60,11 @@ _SETTINGS: Final = {
     "huge_pages": "off",
 }
 """What no copy may bring along, and what a server needs that lives for a look."""
+_STATISTICS: Final = "pg_stat_tmp"
+"""What a server empties when it starts; it is often a link to a disk of memory, which no copy has."""
+_DATA: Final = ("base", "global", "pg_")
+"""How what a server needs in its data directory begins, but for these."""
+_NO_DATA: Final = ("pg_log", "pg_hba.conf", "pg_ident.conf")
 _AT_LEAST: Final = {
     "max_connections": "max_connections",
     "max_worker_processes": "max_worker_processes",
@@ -82,9 +87,12 @@ def cut_off(data: Path, copy: Copy) -> None:
     Raises:
         NotStarted: a link leads to what the copy has nothing of.
     """
+    _use_map(data)
     for link in (data / "pg_wal", *sorted((data / "pg_tblspc").iterdir())):
         if link.is_symlink():
             _link_again(link, copy)
+    for link in list(_links_below(data)):  # PostgreSQL makes no others, and follows those that people have made
+        _cut_off_link(link, data, copy)
     for name in ("postmaster.pid", "standby.signal", "recovery.signal"):
         (data / name).unlink(missing_ok=True)
     with suppress(FileNotFoundError):  # ALTER SYSTEM's own: it counts whatever the configuration file is
@@ -139,9 +147,47 @@ def _linked(data: Path, copy: Copy) -> list[Path]:
     ]
 
 
+def _use_map(data: Path) -> None:
+    """Make the links of a base backup's map of tablespaces, as the server would at its start: it would then have them
+    lead to the live server's, whatever was linked before.
+    """
+    places = data / "tablespace_map"
+    if not (data / "backup_label").exists() or not places.exists():
+        return
+    for line in places.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        oid, _, place = line.partition(" ")
+        link = data / "pg_tblspc" / oid
+        if oid.isdecimal() and place.startswith("/") and not os.path.lexists(link):
+            link.symlink_to(re.sub(r"\\(.)", r"\1", place))
+    places.unlink()
+
+
+def _links_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        yield from (Path(path) for name in (*folders, *files) if os.path.islink(path := os.path.join(parent, name)))
+
+
+def _cut_off_link(link: Path, data: Path, copy: Copy) -> None:
+    """One that people have made: a folder of data on another disk, one of logs, a file of settings."""
+    with suppress(FileNotFoundError):
+        if copy.has(link) or copy.locate(os.path.normpath(link.parent / link.readlink())).exists():
+            _link_again(link, copy)
+            return
+    if link == data / _STATISTICS:
+        link.unlink()
+        link.mkdir(mode=0o700)
+        owner = data.stat()
+        shutil.chown(link, owner.st_uid, owner.st_gid)
+    elif link.parent == data and (link.name in _NO_DATA or not link.name.startswith(_DATA)):
+        link.unlink()  # the private server needs neither settings nor logs
+    else:
+        name = link.relative_to(data)
+        raise NotStarted(f"{name} is a link to {link.readlink()}: the copy has nothing of {link.readlink()}")
+
+
 def _link_again(link: Path, copy: Copy) -> None:
     target = Path(os.path.normpath(link.parent / link.readlink()))
-    if any(target.is_relative_to(folder) for folder in copy.files.values()):
+    if copy.has(link):
         return  # relative, or cut off already
     try:
         place = copy.locate(target)

@@ -20,6 +20,7 @@ from appvss.model.errors import CopyInvalid, VerifierUnavailable
 from appvss.model.grade import Grade
 from appvss.verify import postgresql
 from appvss.verify.base import Copy, Finding, Report
+from appvss.verify.postgresql_server import cut_off
 from tests.adapters.postgresql_ground import Ground, freeze, new_server, new_standby, prepare
 from tests.databases.support.servers import server_folder
 from tests.support.running_broker import short_directory
@@ -266,6 +267,61 @@ async def test_a_link_to_what_was_not_copied_is_refused(server: Ground, place: P
     report = postgresql.verify(made.copy, made.evidence)
     assert report.grade is Grade.RAW
     assert "the copy has nothing of /srv/wal/not/copied" in of(report, "start").sentence
+
+
+async def test_other_links_of_a_data_directory_do_not_lead_to_the_live_server(server: Ground, place: Path) -> None:
+    """PostgreSQL makes links for its WAL and its tablespaces alone; people make others, and a server empties
+    `pg_stat_tmp` when it starts.
+    """
+    made = await held(server, place)
+    live = server_folder(place / "live")
+    for name in ("pg_stat_tmp", "log", "pg_log"):
+        server_folder(live / name)
+        (live / name / "of-the-live-one").touch()
+        shutil.rmtree(made.data / name, ignore_errors=True)
+        (made.data / name).symlink_to(live / name)
+    (live / "opts").write_text("of the live one")
+    (live / "opts").chmod(0o666)
+    (made.data / "postmaster.opts").unlink()
+    (made.data / "postmaster.opts").symlink_to(live / "opts")
+    (made.data / "global" / "pg_internal.init").unlink(missing_ok=True)
+    report = postgresql.verify(made.copy, made.evidence)
+    assert report.grade is Grade.APP_VERIFIED, report.findings
+    assert (live / "pg_stat_tmp" / "of-the-live-one").exists()
+    assert (live / "log" / "of-the-live-one").exists()
+    assert (live / "opts").read_text() == "of the live one"
+
+
+async def test_a_folder_of_data_that_is_a_link_is_the_copys_or_refused(server: Ground, place: Path) -> None:
+    made = await held(server, place)
+    base, live = made.data / "base", server_folder(place / "live") / "base"
+    base.rename(live)
+    base.symlink_to(live)
+    report = postgresql.verify(made.copy, made.evidence)
+    assert report.grade is Grade.RAW
+    assert f"base is a link to {live}: the copy has nothing of" in of(report, "start").sentence
+    base.unlink()
+    base.symlink_to("/fast/base")
+    os.chown(base, server.data.stat().st_uid, server.data.stat().st_gid, follow_symlinks=False)
+    work = place / "work-again"
+    work.mkdir(mode=0o711)
+    report = postgresql.verify(Copy({**made.copy.files, Path("/fast"): live.parent}, work), made.evidence)
+    assert report.grade is Grade.APP_VERIFIED, report.findings
+
+
+@pytest.mark.parametrize("has_label", [True, False])
+def test_a_map_of_tablespaces_leads_into_the_copy(place: Path, has_label: bool) -> None:
+    """A base backup has one, and no links: the server would make them, to the live server's folder."""
+    data, live, space = place / "data", place / "live space", place / "copy-space"
+    for folder in (data / "pg_tblspc", data / "pg_wal", live, space):
+        folder.mkdir(parents=True)
+    (data / "tablespace_map").write_text(f"16400 {live}\n")
+    if has_label:
+        (data / "backup_label").touch()
+    cut_off(data, Copy({Path("/data"): data, live: space}, place))
+    links = {link.name: link.readlink() for link in (data / "pg_tblspc").iterdir()}
+    assert links == ({"16400": space} if has_label else {})
+    assert (data / "tablespace_map").exists() is not has_label  # without the label no server looks at it
 
 
 @pytest.mark.parametrize("way", ["a link", "a changed path"])
