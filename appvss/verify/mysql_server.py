@@ -231,22 +231,31 @@ def _overlays(copy: Copy, data: Path) -> Iterator[tuple[Path, Path]]:
     Raises:
         NotStarted: the copy does not carry one.
     """
-    seen = set()
-    for folder, names, files in os.walk(data):
-        for name in (*names, *files):
-            path = Path(folder, name)
-            if path.is_symlink():
-                target = Path(os.readlink(path))
-                if not target.is_absolute():
+    seen: set[Path] = set()
+    walked: set[Path] = set()
+    folders = [data]
+    while folders:
+        for folder, names, files in os.walk(folders.pop()):
+            for name in (*names, *files):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    if copy.has(path):
+                        continue
+                    target = Path(os.readlink(path))
+                    if not target.is_absolute():
+                        raise NotStarted(f"{path.relative_to(folder)} leads out of the copy: it is a link to {target}")
+                    is_folder = copy.locate(target).is_dir()
+                    place = target if is_folder else target.parent
+                elif name.endswith(".isl"):
+                    is_folder, place = False, Path(path.read_text().strip()).parent
+                else:
                     continue
-                place = target if copy.locate(target).is_dir() else target.parent
-            elif name.endswith(".isl"):
-                place = Path(path.read_text().strip()).parent
-            else:
-                continue
-            if place.is_absolute() and place not in seen:
-                seen.add(place)
-                yield copy.locate(place), place
+                if is_folder and place not in walked:  # a linked database may have links as well
+                    walked.add(place)
+                    folders.append(copy.locate(place))
+                if place.is_absolute() and place not in seen:
+                    seen.add(place)
+                    yield copy.locate(place), place
 
 
 def find_program(product: Product) -> tuple[str, str]:

@@ -260,8 +260,10 @@ async def test_options_in_the_evidence_are_not_believed(ground: Ground) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
 async def test_nothing_of_a_live_server_is_touched_by_a_copy_that_leads_to_it(ground: Ground) -> None:
-    """Its binary log has an index of absolute paths, a database is a link, a table lies in a folder of its own."""
-    away, logs, tables = (server_folder(ground.home / name) for name in ("away", "logs", "tables"))
+    """Its binary log has an index of absolute paths, a database is a link, tables lie in folders of their own, also
+    those of the database that is a link.
+    """
+    away, logs, tables, more = (server_folder(ground.home / name) for name in ("away", "logs", "tables", "more"))
     ground.settings["log-bin"] = f"{logs}/bin"
     with ground.server() as server:
         make_shop(server, "CREATE DATABASE linked")
@@ -270,17 +272,21 @@ async def test_nothing_of_a_live_server_is_touched_by_a_copy_that_leads_to_it(gr
         (server.data / "linked").symlink_to(away / "linked")
         server.start()
         run(server, "CREATE TABLE linked.t (id INT)", f"CREATE TABLE shop.far (id INT) DATA DIRECTORY '{tables}'")
+        run(server, f"CREATE TABLE linked.far (id INT) ENGINE=InnoDB DATA DIRECTORY '{more}'")
+        run(server, f"CREATE TABLE linked.old (id INT) ENGINE=MyISAM DATA DIRECTORY '{more}' INDEX DIRECTORY '{more}'")
         run(server, "SET GLOBAL innodb_log_checkpoint_now = 1")
         run(server, "INSERT INTO linked.t VALUES (1)", "INSERT INTO shop.far VALUES (1)")
+        run(server, "INSERT INTO linked.far VALUES (1)", "INSERT INTO linked.old VALUES (1)")
         evidence = await held_and_killed(server)
-        copy = ground.copy("data", "away", "logs", "tables")
+        copy = ground.copy("data", "away", "logs", "tables", "more")
         server.start()
         run(server, "INSERT INTO linked.t VALUES (2)", "INSERT INTO shop.far VALUES (2)", "FLUSH TABLES")
+        run(server, "INSERT INTO linked.far VALUES (2)", "INSERT INTO linked.old VALUES (2)", "FLUSH TABLES")
         run(server, "SET GLOBAL innodb_log_checkpoint_now = 1")
-        before = contents(away, logs, tables)
+        before = contents(away, logs, tables, more)
         report = verifier.verify(copy, evidence)
         assert report.grade is Grade.APP_VERIFIED, report
-        assert contents(away, logs, tables) == before
+        assert contents(away, logs, tables, more) == before
         assert run(server, "SELECT COUNT(*) FROM shop.far") == [(2,)]
     with MariadbServer(copy.locate(ground.home / "data"), settings=SMALL | {"skip-log-bin": "1"}) as private:
         del private  # it starts: that is all that is asked
@@ -298,3 +304,19 @@ async def test_tables_outside_that_the_copy_does_not_carry_are_not_read_from_the
     report = ground.verify(evidence)
     assert report.grade is Grade.RAW
     assert f"the copy has nothing of {tables}" in report.findings[-1].sentence
+
+
+async def test_a_link_that_leads_out_of_the_copy_by_a_path_from_where_it_lies_is_refused(ground: Ground) -> None:
+    away = server_folder(ground.home / "away")
+    with ground.server() as server:
+        make_shop(server)
+        server.stop()
+        shutil.move(server.data / "shop", away / "shop")
+        (server.data / "shop").symlink_to("../../away/shop")  # from the copy it leads to the live one
+        server.kill()
+    copy = ground.copy()
+    before = contents(away)
+    report = verifier.verify(copy, {})
+    assert report.grade is Grade.RAW
+    assert "shop leads out of the copy" in report.findings[-1].sentence
+    assert contents(away) == before
