@@ -5,16 +5,33 @@ from __future__ import annotations
 import hashlib
 import mmap
 import re
+import struct
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from appvss.model.grade import Grade
 from appvss.verify.base import Copy, Finding, Report
-from appvss.verify.mysql_server import MARIADB, Files, NotStarted, Product, find_files, started
+from appvss.verify.mysql_server import (
+    BINLOG_MAGIC,
+    MARIADB,
+    Files,
+    NotStarted,
+    Product,
+    find_files,
+    number_of,
+    started,
+)
 
 EVIDENCE_LIMIT: Final = 256
 """Characters of one value of the evidence; a longer position is there as its digest."""
+LONGEST_GAP: Final = timedelta(seconds=60)
+"""How long after the marker something may have been written, where writes went on: the file systems are frozen by then.
+"""
+_NEVER: Final = 1 << 32
+_EVENT: Final = struct.Struct("<IBIIIH")
+"""Before each event of a binary log: time, type, server, size, end, flags (MySQL, binlog_event.h)."""
 _END_OF_LOG: Final = re.compile(r"(?:End of log at LSN=|scanned up to log sequence number )(\d+)")
 _PREPARED: Final = re.compile(r"prepared state|in prepared state|XA prepared", re.IGNORECASE)
 _SKIPPED_SCHEMAS: Final = ("information_schema", "performance_schema", "sys")
@@ -32,11 +49,13 @@ def inspect(copy: Copy, evidence: Mapping[str, str], product: Product, engine: s
     findings: list[Finding] = []
     version = evidence.get("version", "")
     proof: list[Finding] = []
+    last = 0
     try:
         files = find_files(copy, evidence)
         if evidence.get("binlog_file"):
             proof.append(_binlog_end(files, evidence))
             findings.append(proof[-1])
+            last = _last_written(files, evidence)
         with started(copy, product, files, evidence) as server:
             findings.append(Finding("start", True, f"a private {product.name} was started on the copy"))
             recovery, more = _recovery(server.log, evidence)
@@ -45,7 +64,7 @@ def inspect(copy: Copy, evidence: Mapping[str, str], product: Product, engine: s
             try:
                 with connection.cursor() as cursor:
                     version = _value(cursor, "SELECT @@version")
-                    proof += [*more, *_proof_within(cursor, evidence, product)]
+                    proof += [*more, *_proof_within(cursor, evidence, product, last)]
                     findings += [finding for finding in proof if finding not in findings]
                     check = _check(cursor)
             finally:
@@ -82,7 +101,30 @@ def _binlog_end(files: Files, evidence: Mapping[str, str]) -> Finding:
     return Finding("position", True, found)
 
 
+def _last_written(files: Files, evidence: Mapping[str, str]) -> int:
+    """When the last event was written that the copy has behind the position of the hold, in seconds since 1970; 0: it
+    has none. What cannot be read was written at no time that is known, which is as late as can be.
+    """
+    name, last = Path(evidence["binlog_file"]).name, 0
+    for path in files.binlogs:
+        if number_of(path) < number_of(Path(name)):
+            continue
+        at, size = int(evidence["binlog_offset"]) if path.name == name else len(BINLOG_MAGIC), path.stat().st_size
+        with path.open("rb") as file:
+            if size and file.read(len(BINLOG_MAGIC)) != BINLOG_MAGIC:
+                return _NEVER  # it is encrypted
+            while at + _EVENT.size <= size:
+                file.seek(at)
+                when, _, _, length, _, _ = _EVENT.unpack(file.read(_EVENT.size))
+                if length < _EVENT.size or at + length > size:
+                    break  # it was being written
+                last, at = max(last, when), at + length
+    return last
+
+
 def _contains(path: Path, text: bytes) -> bool:
+    if not path.stat().st_size:
+        return False  # which cannot be mapped
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(text) >= 0
 
@@ -104,8 +146,15 @@ def _recovery(log: str, evidence: Mapping[str, str]) -> tuple[Finding, list[Find
     return recovery, [Finding("redo", max(ends) >= wanted, sentence)]
 
 
-def _proof_within(cursor: Any, evidence: Mapping[str, str], product: Product) -> list[Finding]:
-    """What the started copy says about the hold: before any check, which may change something."""
+def _proof_within(cursor: Any, evidence: Mapping[str, str], product: Product, last: int) -> list[Finding]:
+    """What the started copy says about the hold: before any check, which may change something.
+
+    Args:
+        cursor: of the private server.
+        evidence: what the adapter gave.
+        product: whose server it is.
+        last: when the copy's last event was written that is behind the position of the hold; 0: it has none.
+    """
     proof = []
     position = evidence.get("position", "")
     if position and position != f"{Path(evidence.get('binlog_file', '')).name}:{evidence.get('binlog_offset', '')}":
@@ -113,6 +162,11 @@ def _proof_within(cursor: Any, evidence: Mapping[str, str], product: Product) ->
     marker, table = evidence.get("marker", ""), evidence.get("marker_table", "")
     if marker and re.fullmatch(r"[A-Za-z0-9_$]+\.[A-Za-z0-9_$]+", table):
         proof.append(_marker(cursor, marker, table))
+        if not evidence.get("binlog_file") and (not position or evidence.get("holds_writes") == "no"):
+            sentence = "the hold recorded no position: nothing shows that the copy is of no later time than the marker"
+            proof.append(Finding("position", False, sentence))
+        elif last and evidence.get("holds_writes") == "no":
+            proof.append(_gap(cursor, marker, table, last))
     elif evidence.get("recipe"):
         proof.append(Finding("marker", False, "the hold left no marker: nothing shows that the copy was taken in it"))
     else:
@@ -146,6 +200,28 @@ def _marker(cursor: Any, marker: str, table: str) -> Finding:
         return Finding("marker", True, f"{table} has the marker of cycle {marker}")
     there = f"that of {rows[0]}" if rows else "no row"
     return Finding("marker", False, f"{table} has {there}, not the marker of cycle {marker}")
+
+
+def _gap(cursor: Any, marker: str, table: str, last: int) -> Finding:
+    """Whether what was written after the marker, which was not held, is of the marker's time."""
+    import pymysql
+
+    schema, _, name = table.partition(".")
+    try:
+        cursor.execute(
+            f"SELECT UNIX_TIMESTAMP(written_at) FROM `{schema}`.`{name}` WHERE cycle = %s",  # noqa: S608 - names that were checked
+            (marker,),
+        )
+        rows = cursor.fetchall()
+    except pymysql.MySQLError as error:
+        return Finding("position", False, f"{table} does not say when the marker was written: {error.args[-1]}")
+    if not rows or last == _NEVER:
+        return Finding("position", False, "nothing shows how long after the marker the copy was written to")
+    gap = last - int(rows[0][0])
+    sentence = f"the last event of the binary log was written {gap} s after the marker"
+    if gap > LONGEST_GAP.total_seconds():
+        return Finding("position", False, f"{sentence}: the copy is of another time")
+    return Finding("position", True, sentence)
 
 
 def _check(cursor: Any) -> Finding:

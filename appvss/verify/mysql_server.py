@@ -33,7 +33,8 @@ STOP_LIMIT: Final = timedelta(minutes=1)
 CHECK_LIMIT: Final = timedelta(hours=2)
 """How long the check of one table may take."""
 _POLL: Final = timedelta(milliseconds=50)
-_BINLOG_MAGIC: Final = b"\xfebin"
+BINLOG_MAGIC: Final = b"\xfebin"
+"""How a file of a binary log begins."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _START_OPTIONS: Final = ("innodb_page_size", "innodb_data_file_path", "lower_case_table_names", "aria_log_dir_path")
 _OVERLAY: Final = """
@@ -173,7 +174,7 @@ def find_files(copy: Copy, evidence: Mapping[str, str]) -> Files:
 def binlogs_of(folder: Path, name: str) -> tuple[Path, ...]:
     """The files of a binary log, the oldest first."""
     found = re.compile(re.escape(name) + r"\.\d{6,}")
-    return tuple(sorted((path for path in folder.iterdir() if found.fullmatch(path.name)), key=_number))
+    return tuple(sorted((path for path in folder.iterdir() if found.fullmatch(path.name)), key=number_of))
 
 
 def _binlog_name(data: Path) -> str:
@@ -188,10 +189,11 @@ def _binlog_name(data: Path) -> str:
 
 def _is_binlog(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(len(_BINLOG_MAGIC)) == _BINLOG_MAGIC
+        return file.read(len(BINLOG_MAGIC)) == BINLOG_MAGIC
 
 
-def _number(path: Path) -> int:
+def number_of(path: Path) -> int:
+    """Of a file of a binary log: 3 for `binlog.000003`."""
     return int(path.suffix[1:])
 
 

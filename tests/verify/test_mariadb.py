@@ -129,6 +129,45 @@ async def test_a_copy_from_after_the_hold_proves_nothing(ground: Ground) -> None
     assert found(report)["marker"] is True, "it is there, and is not enough"
 
 
+@pytest.mark.parametrize("is_later", [False, True])
+async def test_without_a_binary_log_nothing_shows_that_a_copy_is_of_no_later_time(
+    ground: Ground, is_later: bool
+) -> None:
+    """The marker's row stays in the table after the hold, and there is no position that went on."""
+    ground.settings["skip-log-bin"] = "1"
+    with ground.server() as server:
+        make_shop(server)
+        evidence = await held_and_killed(server)
+        if is_later:
+            server.start()
+            run(server, "INSERT INTO shop.orders (note) VALUES ('too late')")
+            server.kill()
+    assert evidence["position"] == ""
+    report = ground.verify(evidence)
+    assert report.grade is Grade.FS, report
+    assert found(report)["marker"] is True
+    assert found(report)["position"] is False
+
+
+@pytest.mark.parametrize("seconds", [0, 3600])
+async def test_where_writes_went_on_the_last_one_of_a_copy_is_not_long_after_the_marker(
+    ground: Ground, seconds: int
+) -> None:
+    """As MySQL's recipe `instance-lock` has it: the position in the copy may be a later one, but not of another time.
+    The server is told the time of its statements.
+    """
+    with ground.server() as server:
+        make_shop(server)
+        evidence = await held_and_killed(server)
+        server.start()
+        run(server, f"SET STATEMENT timestamp = UNIX_TIMESTAMP() + {seconds} FOR INSERT INTO shop.orders () VALUES ()")
+        server.kill()
+    report = ground.verify({**evidence, "holds_writes": "no", "position": ""})
+    assert found(report)["marker"] is True
+    assert found(report)["position"] is (seconds == 0)
+    assert report.grade is (Grade.APP_VERIFIED if seconds == 0 else Grade.FS), report
+
+
 async def test_a_copy_from_before_the_hold_proves_nothing(ground: Ground) -> None:
     with ground.server() as server:
         make_shop(server)
