@@ -108,6 +108,8 @@ def _locate(copy: Copy, evidence: Mapping[str, str]) -> _Files | None:
         files.log_folder = evidence.get("appenddirname") or files.log_folder
         files.log_name = evidence.get("appendfilename") or files.log_name
         _point_into_copy(copy, files, evidence.get("log_directory", ""))
+        if not evidence.get("recipe"):  # nobody knows: a server loads the append-only file, if it has one
+            files.is_log = bool(files.log_parts())
         is_there = files.log_parts() if files.is_log else (place / files.dump).is_file()
         return files if is_there else None
     for top in copy.files.values():
@@ -134,12 +136,14 @@ def _point_into_copy(copy: Copy, files: _Files, original: str) -> None:
 
 def _stray(copy: Copy, files: _Files) -> Path | None:
     """A file or folder of the server that lies outside of the copy, by a link; None: all are the copy's."""
-    roots = [place.resolve() for place in copy.files.values()]
     parts = [path for path, _ in files.log_parts()]
-    for path in (files.folder, files.folder / files.dump, files.folder / files.log_folder, files.manifest, *parts):
-        if not any(path.resolve().is_relative_to(root) for root in roots):
-            return path
-    return None
+    named = [files.folder, files.folder / files.dump, files.folder / files.log_folder, files.manifest, *parts]
+    if (stray := next((path for path in named if not copy.has(path)), None)) is not None:
+        return stray
+    folders = [folder for folder in (files.folder, files.folder / files.log_folder) if folder.is_dir()]
+    written = ("temp-", files.log_name)  # how the names begin that a server gives to what it writes
+    links = (path for folder in folders for path in folder.iterdir() if path.is_symlink())
+    return next((path for path in links if path.name.startswith(written) and not copy.has(path)), None)
 
 
 def _check_position(files: _Files, evidence: Mapping[str, str]) -> bool:

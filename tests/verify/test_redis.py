@@ -172,6 +172,33 @@ async def test_a_dump_that_is_damaged_is_worth_nothing(benches: dict[str, Bench]
     assert failed(report) >= {"check", "start"}
 
 
+async def test_what_a_server_would_load_is_looked_at_where_no_recipe_is_known(benches: dict[str, Bench]) -> None:
+    """By `--engine redis`. With an append-only file a server loads nothing else, and an old dump may lie beside it."""
+    bench = benches["aof"]
+    copy, evidence = await bench.held_copy()
+    older, _ = await benches["rdb"].held_copy()
+    shutil.copyfile(older / "dump.rdb", copy / "dump.rdb")
+    report = bench.verify(copy, {"engine": "redis", "data_directory": evidence["data_directory"]})
+    assert report.grade is Grade.FS
+    assert "redis-check-aof" in next(each.sentence for each in report.findings if each.name == "check")
+
+
+@pytest.mark.parametrize("where", ["", "appendonlydir"])
+async def test_no_link_in_the_servers_folders_leads_out_of_the_copy(benches: dict[str, Bench], where: str) -> None:
+    """A server writes files of names that can be guessed, such as its temporary list of the append-only files."""
+    bench = benches["aof"]
+    copy, evidence = await bench.held_copy()
+    live = bench.room / f"live-{where or 'dir'}"
+    live.write_text("of the live one")
+    (copy / where / "temp-appendonly.aof.manifest").symlink_to(live)
+    report = bench.verify(copy, evidence)
+    assert report.grade is Grade.RAW
+    assert "out of the copy" in report.findings[0].sentence
+    assert live.read_text() == "of the live one"
+    (copy / where / "temp-appendonly.aof.manifest").rename(copy / where / "of-somebody-else")
+    assert bench.verify(copy, evidence).grade is Grade.APP_VERIFIED
+
+
 def test_a_copy_without_any_file_of_a_server(benches: dict[str, Bench]) -> None:
     bench = benches["rdb"]
     (bench.room / "empty").mkdir()
