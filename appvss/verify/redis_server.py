@@ -82,9 +82,8 @@ class PrivateServer:
         words += [word for name, value in options.items() if value for word in (f"--{name}", value)]
         began = time.monotonic()
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [program, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            # In this process's group, which is killed as a whole when the time is over.
+            self._process = subprocess.Popen([program, *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         while (answer := self._loaded()) is None:
             if self._process.poll() is not None:
                 raise StartFailed(f"the server ended on the copy: {self._last_line()}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,7 @@ from appvss.verify.base import Copy, Report
 from appvss.verify.redis import dump_time, verify
 from tests.adapters.redis_stage import adapter_of, freeze, running, wait_until
 from tests.databases.support.servers import RedisServer
-from tests.support.running_broker import short_directory
+from tests.support.running_broker import ROOT, short_directory
 
 CYCLE = "3f6c1d0a-6f0e-4c57-9d7c-5a0c2b8d1e77"
 
@@ -256,6 +260,30 @@ async def test_the_private_server_has_no_port_and_leaves_nothing(bench: Bench) -
     assert str(copy) not in listed
     with bench.server.connect() as client:
         assert client.ping()
+
+
+async def test_the_private_server_ends_with_a_verifier_that_is_killed(benches: dict[str, Bench]) -> None:
+    """With its process group, at the end of its time. As root a process namespace would see to it; others have none."""
+    bench = benches["rdb"]
+    copy, _ = await bench.held_copy()
+    program = (
+        "import sys, time; from pathlib import Path; from appvss.verify.redis_server import PrivateServer\n"
+        "PrivateServer(*map(Path, sys.argv[1:])).start({}); print('started', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(  # noqa: ASYNC220 # a moment
+        [sys.executable, "-c", program, copy, bench.room], stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True
+    ) as verifier:
+        assert verifier.stdout is not None
+        try:
+            assert verifier.stdout.readline() == b"started\n"
+        finally:
+            os.killpg(verifier.pid, signal.SIGKILL)
+    wait_until(lambda: not answers(bench.room / "redis.sock"))
+
+
+def answers(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(place)) == 0
 
 
 async def test_a_dump_tells_when_it_was_begun(benches: dict[str, Bench]) -> None:
