@@ -12,7 +12,7 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -39,7 +39,7 @@ def verify(copy: Copy, evidence: Mapping[str, str]) -> Report:
     ]
     findings: list[Finding] = []
     grades: list[Grade] = []
-    for number, (path, digest) in enumerate(named or [(path, "") for path in _found(copy)], start=1):
+    for number, (path, digest) in enumerate(named or [(path, "") for path in _found(copy, evidence)], start=1):
         room = copy.work / f"database-{number}"
         room.mkdir()
         grades.append(_verify_file(copy, path, digest, room, findings))
@@ -158,10 +158,16 @@ def _strays(database: sqlite3.Connection) -> str:
         return f"cannot be made: {error}"
 
 
-def _found(copy: Copy) -> list[Path]:
-    """Databases of a copy of which nothing is known: named themselves, or right in the folders of the copy."""
+def _found(copy: Copy, evidence: Mapping[str, str]) -> list[Path]:
+    """Databases of a copy of which no more is known than, at most, where they are: named themselves, or right in the
+    folders of the copy.
+    """
     found: list[Path] = []
-    for original, place in sorted(copy.files.items()):
+    places = dict(copy.files)
+    if folder := evidence.get("data_directory"):
+        with suppress(FileNotFoundError):
+            places = {Path(folder): copy.locate(folder)}
+    for original, place in sorted(places.items()):
         candidates = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
         found.extend(original / each.relative_to(place) for each in candidates if _is_database(each))
     return found

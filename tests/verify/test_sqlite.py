@@ -191,6 +191,21 @@ def test_a_copy_without_a_database(room: Room) -> None:
     assert room.verify(room.copy(), {"file_1": str(room.path)}).grade is Grade.RAW
 
 
+@pytest.mark.parametrize("named", ["data", "data/shop.db"])
+def test_the_databases_of_a_named_folder_are_found_wherever_the_volume_was_mounted(room: Room, named: str) -> None:
+    with database(room.path):
+        copy = room.copy()
+    copy.rename(room.home / "volume")
+    work = room.home / "work"
+    work.mkdir()
+    (room.home / "root").mkdir()
+    (room.home / "volume").rename(room.home / "root" / "data")
+    evidence = {"engine": "sqlite", "data_directory": f"/srv/{named}"}
+    report = verify(Copy({Path("/srv"): room.home / "root"}, work), evidence)
+    assert report.grade is Grade.FS, report
+    assert any("shop.db opens" in finding.sentence for finding in report.findings)
+
+
 def test_a_link_out_of_the_copy_is_not_followed(room: Room) -> None:
     with database(room.path, "DELETE"):
         copy = room.copy()
