@@ -21,5 +21,8 @@ def verify(copy: Copy, evidence: Mapping[str, str]) -> Report:
     Args:
         copy: may be changed, and will be: it is recovered.
         evidence: what the adapter gave for the certificate; empty: there is none, and `fs` is the most it can earn.
+
+    Raises:
+        VerifierUnavailable: this machine has no such server, or cannot start it on the copy.
     """
     return inspect(copy, evidence, MARIADB, "mariadb")

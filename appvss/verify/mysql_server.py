@@ -25,6 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from appvss.model.errors import VerifierUnavailable
 from appvss.verify.base import Copy
 
 START_LIMIT: Final = timedelta(minutes=10)
@@ -264,17 +265,21 @@ def find_program(product: Product) -> tuple[str, str]:
     """The server's program and its version.
 
     Raises:
-        NotStarted: it is not on this machine, or is the other product's.
+        VerifierUnavailable: it is not on this machine, or is the other product's.
     """
     places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/libexec", "/usr/local/libexec"])
     program = os.environ.get(product.variable) or shutil.which(product.program, path=places)
     if not program:
-        raise NotStarted(f"{product.program} is not installed on this machine")
+        raise VerifierUnavailable(f"{product.program} is not installed on this machine", _install(product))
     said = subprocess.run([program, "--no-defaults", "--version"], capture_output=True, text=True, check=False).stdout
     if ("MariaDB" in said) != (product is MARIADB):
-        raise NotStarted(f"{program} is not {product.name}: {said.strip()[:100]}")
+        raise VerifierUnavailable(f"{program} is not {product.name}: {said.strip()[:100]}", _install(product))
     found = re.search(r"Ver (\S+)", said)
     return program, found[1] if found else ""
+
+
+def _install(product: Product) -> str:
+    return f"Install {product.name} of the copy's version, or name its {product.program}: {product.variable}."
 
 
 def is_older(program: str, data: str) -> bool:
@@ -291,10 +296,12 @@ def started(copy: Copy, product: Product, files: Files, evidence: Mapping[str, s
 
     Raises:
         NotStarted: it cannot be started, or its recovery failed.
+        VerifierUnavailable: this machine cannot start it.
     """
     program, version = find_program(product)
     if is_older(version, evidence.get("version", "")):
-        raise NotStarted(f"{program} is {version}, older than the copy's {evidence['version']}")
+        sentence = f"{program} is {version}, older than the copy's {evidence['version']}"
+        raise VerifierUnavailable(sentence, _install(product))
     owner = files.data.stat()
     home = copy.work / "server"
     home.mkdir(mode=0o700)
@@ -319,9 +326,15 @@ def _as(user: int, group: int, command: Sequence[str]) -> list[str]:
 def _launch(command: Sequence[str], overlays: Sequence[tuple[Path, Path]], home: Path) -> subprocess.Popen[bytes]:
     if overlays:
         if os.geteuid() != 0:
-            raise NotStarted(f"tables lie outside of the data directory, in {overlays[0][1]}: only root can check them")
+            raise VerifierUnavailable(
+                f"tables lie outside of the data directory, in {overlays[0][1]}: only root can check them",
+                "Verify it as root on Linux.",
+            )
         if missing := [place for _, place in overlays if not place.is_dir()]:
-            raise NotStarted(f"the copy's tables are named by a folder that is not on this machine: {missing[0]}")
+            raise VerifierUnavailable(
+                f"the copy's tables are named by a folder that is not on this machine: {missing[0]}",
+                "Make an empty folder there; nothing is written to it.",
+            )
         pairs = [str(path) for pair in overlays for path in pair]
         script = ["sh", "-c", _OVERLAY, "appvss", str(len(overlays)), *pairs]
         command = ["unshare", "--mount", "--propagation", "private", *script, *command]

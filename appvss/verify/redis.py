@@ -70,6 +70,9 @@ def verify(copy: Copy, evidence: Mapping[str, str]) -> Report:
     Args:
         copy: where they lie; the private server may write there.
         evidence: what the adapter gave with its ack; empty: the copy was taken without a hold.
+
+    Raises:
+        VerifierUnavailable: this machine has no such server.
     """
     files = _locate(copy, evidence)
     if files is None:

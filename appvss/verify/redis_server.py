@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from appvss.model.errors import VerifierUnavailable
+
 START_LIMIT: Final = 600.0
 """Seconds for loading the copy."""
 STOP_LIMIT: Final = 10.0
@@ -62,11 +64,12 @@ class PrivateServer:
             The version that it says it is.
 
         Raises:
-            StartFailed: it is not installed, it ended, or it was not done in time.
+            VerifierUnavailable: it is not installed.
+            StartFailed: it ended, or it was not done in time.
         """
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
-            raise StartFailed("neither redis-server nor valkey-server is installed")
+            raise VerifierUnavailable("neither redis-server nor valkey-server is installed", "Install one of them.")
         fixed = {
             "port": "0",
             "unixsocket": str(self._socket),
