@@ -18,6 +18,7 @@ from appvss.cli import render
 from appvss.cli.certificate import find, read_text
 from appvss.cli.invocation import Invocation, json_option, length_of_time, runtime_directory_option
 from appvss.model.certificate import read_certificate
+from appvss.model.certificate_text import safe
 from appvss.model.duration import format_duration
 from appvss.model.errors import BrokerError, CycleUnknown, EvidenceMissing, ExitCode
 from appvss.model.grade import Grade
@@ -125,7 +126,7 @@ def verify(
     with _ended_by_signals():
         found = verify_copy(order)
     outcome = known.outcomes.get(found.evidence.cycle)
-    found = replace(found, report=_with_history(found.report, outcome))
+    found = replace(found, report=_with_history(found.report, found.evidence, outcome))
     if invocation.as_json:
         render.document("verification", document(app or "", copy, found))
     else:
@@ -216,8 +217,10 @@ def _verdicts(invocation: Invocation, history: Path | None, cycle: str | None) -
         return [] if past is None or past.rehearses else [past.verdict]
 
 
-def _with_history(report: Report, outcome: AppOutcome | None) -> Report:
-    """Add what the history knows: without an unbroken hold a copy is worth `fs` at most."""
+def _with_history(report: Report, evidence: Evidence, outcome: AppOutcome | None) -> Report:
+    """Add what the history knows: without an unbroken hold, or with other evidence than the app had given in it, a copy
+    is worth `fs` at most.
+    """
     from appvss.verify.base import Finding
 
     if outcome is None:
@@ -227,11 +230,18 @@ def _with_history(report: Report, outcome: AppOutcome | None) -> Report:
         said = f"the history says {outcome.outcome.value}{why}"
     elif outcome.grade in (Grade.RAW, Grade.FS):
         said = f"the history says that the app held, and grades the copy of its files {outcome.grade.value}{why}"
+    elif outcome.evidence and _safe(outcome.evidence) != _safe(evidence.values):
+        said = f"the history has other evidence of the app in this cycle than {evidence.origin}"
     else:
         said = "the history says that the app held until the thaw"
         return replace(report, findings=(*report.findings, Finding("hold", passed=True, sentence=said)))
     grade = report.grade if report.grade is Grade.RAW else Grade.FS
     return replace(report, grade=grade, findings=(*report.findings, Finding("hold", passed=False, sentence=said)))
+
+
+def _safe(evidence: Mapping[str, str]) -> Mapping[str, str]:
+    """As a certificate carries it."""
+    return {safe(key): safe(value) for key, value in evidence.items()}
 
 
 @contextlib.contextmanager

@@ -125,6 +125,17 @@ async def test_a_hold_that_was_lost_is_worth_fs_whatever_the_copy_has(
     assert done.document["findings"][-1]["sentence"] == "the history says hold_lost"
 
 
+async def test_evidence_that_the_app_did_not_give_in_its_cycle_is_worth_fs(
+    peer: BrokerPeer, ask: Ask, copy: Path, tmp_path: Path
+) -> None:
+    """Whoever changes a certificate can make its digest fit, but not the history."""
+    kept(peer, certificate().cycle, OTHER)
+    file = written(tmp_path / "certificate.json", SAID)
+    done = await ask("verify", str(copy), "--app", "orders-db", "--certificate", str(file), "--json")
+    assert (done.code, done.document["grade"]) == (ExitCode.UNPROVEN, "fs")
+    assert "other evidence of the app in this cycle than" in done.document["findings"][-1]["sentence"]
+
+
 async def test_a_cycle_that_did_not_freeze_all_volumes_is_worth_fs(
     peer: BrokerPeer, ask: Ask, copy: Path, tmp_path: Path
 ) -> None:
