@@ -25,7 +25,7 @@ def verify(copy: Copy, evidence: Mapping[str, str]) -> Report:
         (Path(rest[1]) / "verifying").touch()
         time.sleep(600)
     if mood == "fork":
-        subprocess.Popen(["sleep", "987"], start_new_session=True, cwd=data)
+        subprocess.Popen(["sleep", rest[1]], start_new_session=True, cwd=data)
     if mood == "crash":
         raise RuntimeError("the fake has crashed")
     if mood == "print":
