@@ -32,6 +32,11 @@ _NOT_MOUNTED: Final = {
 
 
 _BTRFS_IOC_FORGET_DEV: Final = 0x50009405  # linux/btrfs.h
+_BTRFS_DEVICES: Final = 0x10000 + 0x88
+"""Where the number of devices stands (linux/btrfs_tree.h, struct btrfs_super_block). The kernel finds the others by
+their common id alone: it would take those that this machine has, which are the live ones, and write to them."""
+_EXT_JOURNAL_DEVICE: Final = 0x400 + 0xE4
+"""Where the device of a journal stands that is not inside (fs/ext4/ext4.h, s_journal_dev): a live one, just so."""
 _FORMATS: Final = {b"QFI\xfb": "qcow2", b"vhdxfile": "VHDX", b"KDMV": "VMDK", b"conectix": "VHD"}
 """Images that are none of a disk's bytes, by their first ones."""
 
@@ -113,6 +118,10 @@ def _mount(image: Path, part: _Part, folder: Path) -> MountedPart:
         raise CopyInvalid(_NOT_MOUNTED[kind], "")
     if not kind:
         raise CopyInvalid("it has nothing that is known as a file system", "")
+    if kind == "btrfs" and (devices := _number_at(image, part, _BTRFS_DEVICES, 8)) > 1:
+        raise CopyInvalid(f"it is one of {devices} devices of a btrfs", "")
+    if kind in ("ext3", "ext4") and _number_at(image, part, _EXT_JOURNAL_DEVICE, 4):
+        raise CopyInvalid("its journal is on another device", "")
     root = folder / f"part-{part.number}"
     root.mkdir()
     where = ("--offset", str(part.start), "--sizelimit", str(part.size)) if part.number else ()
@@ -126,6 +135,12 @@ def _mount(image: Path, part: _Part, folder: Path) -> MountedPart:
         with suppress(CopyInvalid):
             run("losetup", "--detach", device)  # it goes with the last mount
     return MountedPart(part.number, kind, root)
+
+
+def _number_at(image: Path, part: _Part, place: int, size: int) -> int:
+    with image.open("rb") as file:
+        file.seek(part.start + place)
+        return int.from_bytes(file.read(size), "little")
 
 
 def forget_btrfs(device: str) -> None:

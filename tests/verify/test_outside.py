@@ -104,6 +104,34 @@ def test_an_image_of_a_volume(no_traces: Path, loop_disks: LoopDisks, kind: str)
     assert image.read_bytes() == before
 
 
+def test_one_of_several_devices_of_a_btrfs_is_not_mounted(no_traces: Path, tmp_path: Path) -> None:
+    """The kernel would mount it together with the live others, and write to them."""
+    if reason := why_not("btrfs"):
+        pytest.skip(reason)
+    images = [tmp_path / "one", tmp_path / "two"]
+    for image in images:
+        with image.open("wb") as file:
+            file.truncate(256 << 20)
+    run("mkfs.btrfs", "-q", "-f", "-d", "raid1", "-m", "raid1", *map(str, images))
+    with pytest.raises(CopyInvalid, match="it is one of 2 devices of a btrfs"):
+        verified(no_traces, images[0])
+
+
+def test_what_has_its_journal_on_another_device_is_not_mounted(no_traces: Path, tmp_path: Path) -> None:
+    """The kernel would replay the live one, and call it clean."""
+    if reason := why_not("ext4"):
+        pytest.skip(reason)
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(48 << 20)
+    run("mkfs.ext4", "-q", "-F", str(image))
+    with image.open("r+b") as file:
+        file.seek(0x400 + 0xE4)
+        file.write(struct.pack("<I", 0x0810))
+    with pytest.raises(CopyInvalid, match="its journal is on another device"):
+        verified(no_traces, image)
+
+
 def test_an_image_of_a_disk_with_partitions(no_traces: Path, loop_disks: LoopDisks) -> None:
     """The second partition has the machine's tree."""
     whole = loop_disks.home / "images" / "whole"
