@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import pymysql
+
 from appvss.model.grade import Grade
 from appvss.verify.base import Copy, Finding, Report
 from appvss.verify.mysql_server import (
@@ -188,8 +190,6 @@ def _gtid(cursor: Any, position: str, evidence: Mapping[str, str], product: Prod
 
 
 def _marker(cursor: Any, marker: str, table: str) -> Finding:
-    import pymysql
-
     schema, _, name = table.partition(".")
     try:
         cursor.execute(f"SELECT cycle FROM `{schema}`.`{name}`")  # noqa: S608 - names that were checked
@@ -204,8 +204,6 @@ def _marker(cursor: Any, marker: str, table: str) -> Finding:
 
 def _gap(cursor: Any, marker: str, table: str, last: int) -> Finding:
     """Whether what was written after the marker, which was not held, is of the marker's time."""
-    import pymysql
-
     schema, _, name = table.partition(".")
     try:
         cursor.execute(

@@ -25,6 +25,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import pymysql
+
 from appvss.model.errors import VerifierUnavailable
 from appvss.verify.base import Copy
 
@@ -112,8 +114,6 @@ class PrivateServer:
 
     def connect(self) -> Any:
         """A connection of an account that may do everything. Whoever asks for it closes it."""
-        import pymysql
-
         limit = CHECK_LIMIT.total_seconds()
         return pymysql.connect(unix_socket=str(self._socket), user="root", autocommit=True, read_timeout=limit)
 

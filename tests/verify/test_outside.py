@@ -21,7 +21,7 @@ from appvss.model.errors import (
 )
 from appvss.model.grade import Grade
 from appvss.verify.evidence import Evidence
-from appvss.verify.outside import Given, Order, Verified, verify
+from appvss.verify.outside import VERIFIERS, Given, Order, Verified, verify
 from tests.cli.test_certificate import certificate
 from tests.support.loop_disks import LoopDisk, LoopDisks, run, why_not
 from tests.support.running_broker import ROOT, short_directory
@@ -242,6 +242,18 @@ def test_an_engine_without_a_verifier(no_traces: Path, folder: Path) -> None:
     said = Evidence({**SAID.values, "engine": "mongodb"})
     with pytest.raises(VerifierUnavailable, match="mongodb copies cannot be verified"):
         verified(no_traces, folder, said)
+
+
+@pytest.mark.parametrize("engine", ["mariadb", "mysql"])
+def test_a_verifier_whose_driver_is_not_there_says_what_to_install(
+    no_traces: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: str
+) -> None:
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "pymysql.py").write_text("raise ModuleNotFoundError('none', name='pymysql')\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'lacking'}:{ROOT}")
+    said = Evidence({**SAID.values, "engine": engine})
+    with pytest.raises(VerifierUnavailable, match="needs the Python package pymysql"):
+        verified(no_traces, folder, said, modules=VERIFIERS)
 
 
 def test_a_verifier_that_hangs_ends_with_its_time(no_traces: Path, folder: Path) -> None:
