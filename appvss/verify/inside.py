@@ -26,6 +26,7 @@ from appvss.model.errors import AppvssError, CopyInvalid, EvidenceMissing, Verif
 from appvss.model.names import printable
 from appvss.verify.base import Copy, Report
 from appvss.verify.evidence import Evidence, carried, of_app
+from appvss.verify.image import run
 from appvss.verify.mounting import mount_image, roots_of
 from appvss.verify.place import is_folder_itself, mount_point_of
 
@@ -98,8 +99,20 @@ def _files(order: Mapping[str, Any]) -> tuple[dict[Path, Path], Evidence]:
     if not any(place in files for place in (wanted, *wanted.parents)):
         place, root = _placed(roots, wanted)
         files[place] = root
+    if order["is_apart"]:
+        _mount_within(files)
     _check_whole(files, evidence)
     return files, evidence
+
+
+def _mount_within(files: Mapping[Path, Path]) -> None:
+    """Put volumes back that were mounted within others: a server looks for its files by paths below its own folder."""
+    for place, folder in sorted(files.items(), reverse=True):  # the inner ones first, and then with them
+        outer = next((one for one in place.parents if one in files), None)
+        if outer is not None and (point := files[outer] / place.relative_to(outer)).is_dir():
+            if not Copy(files, Path()).has(point):
+                raise CopyInvalid(f"{printable(str(place), 1024)} leads out of the copy", "")
+            run("mount", "--rbind", str(folder), str(point))
 
 
 def _evidence(order: Mapping[str, Any], roots: list[Path]) -> Evidence:

@@ -170,6 +170,18 @@ def test_several_volumes(no_traces: Path, loop_disks: LoopDisks) -> None:
     assert verify(Order("a", both, said, work=no_traces, modules=MODULES)).report.grade is Grade.APP_VERIFIED
 
 
+def test_a_volume_that_was_mounted_within_another_is_there_again(no_traces: Path, loop_disks: LoopDisks) -> None:
+    """As a disk for the WAL alone is, in the data directory."""
+    data, wal, log = loop_disks.make("data"), loop_disks.make("wal"), loop_disks.make("log")
+    (data.path / "data" / "wal").mkdir(parents=True)
+    (data.path / "data" / "value").symlink_to("wal/log/here/value")
+    (wal.path / "log").mkdir()
+    filled(log, below="here")
+    places = {data: None, wal: Path("/srv/db/data/wal"), log: Path("/srv/db/data/wal/log")}
+    given = [Given(copied(loop_disks, disk), place) for disk, place in places.items()]
+    assert verify(Order("a", given, SAID, work=no_traces, modules=MODULES)).report.grade is Grade.APP_VERIFIED
+
+
 def test_a_link_out_of_a_folder_is_not_followed_to_the_live_files(
     no_traces: Path, folder: Path, tmp_path: Path
 ) -> None:
