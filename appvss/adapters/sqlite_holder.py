@@ -57,6 +57,7 @@ class Hold:
 
     def __init__(self, path: str, wait: float) -> None:
         self._path = path
+        self._before = _identity(path)  # before it is opened, so that a file that takes its place is another one
         self._lock = _connect(path, wait)
         self._look = _connect(path, wait)
         self._files: tuple[object, ...] = ()
@@ -69,7 +70,6 @@ class Hold:
         Args:
             patience: how many seconds a reader is waited for that keeps the log from being brought in.
         """
-        before = _identity(self._path)
         self._lock.execute("BEGIN IMMEDIATE")
         self._prove_lock()
         (mode,) = self._look.execute("PRAGMA journal_mode").fetchone()
@@ -79,7 +79,7 @@ class Hold:
         (held["pages"],) = self._look.execute("PRAGMA page_count").fetchone()
         (self._version,) = self._look.execute("PRAGMA data_version").fetchone()
         self._files = self._seen()
-        if self._files[0] != before:
+        if self._files[0] != self._before:
             raise OSError(f"{self._path} was replaced by another file right now")
         return held
 

@@ -400,6 +400,16 @@ async def test_a_file_that_was_replaced_in_the_hold_was_not_held(room: Path) -> 
         await adapter.release(held, asked)
 
 
+def test_a_file_that_takes_the_place_of_the_one_that_was_just_opened_is_not_taken_for_it(room: Path) -> None:
+    path = room / "shop.db"
+    with database(path), database(room / "other.db"):
+        hold = Hold(str(path), 1.0)
+        os.replace(room / "other.db", path)
+        with pytest.raises(OSError, match="was replaced by another file"):
+            hold.take(1.0)
+        hold.let_go()
+
+
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
 def test_a_hold_whose_lock_was_dropped_and_that_somebody_wrote_in_says_so(room: Path, mode: str) -> None:
     """The trap, in this very process: the lock is dropped by an open and close, and another process writes."""
