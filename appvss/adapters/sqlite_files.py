@@ -19,6 +19,7 @@ NETWORK_KINDS: Final = frozenset(
 )
 """Kinds of file systems (proc(5), mountinfo) on which a lock of another machine may not be seen."""
 _MEBIBYTE: Final = 1024 * 1024
+_DAMAGED: Final = "Restore it from a copy that is not, or save what can be read with the command .recover of sqlite3."
 
 
 def refused(path: str, answer: Mapping[str, Any]) -> AdapterError:
@@ -35,6 +36,8 @@ def refused(path: str, answer: Mapping[str, Any]) -> AdapterError:
         )
     if name.startswith("SQLITE_NOTADB"):
         return ServerUnfit(f"{path} is no SQLite database, or it is encrypted", "Name a database file in `files`.")
+    if name.startswith("SQLITE_CORRUPT"):
+        return ServerUnfit(f"{path} is damaged: {sentence}", _DAMAGED)
     return HoldRefused(f"{path} cannot be held: {sentence}", "Run `appvss agent check`, which looks at it.")
 
 
@@ -71,13 +74,27 @@ def findings(path: str, answer: Mapping[str, Any], digest_limit: int) -> list[Fi
         return problem("not_a_database", f"{path} is no SQLite database, or it is encrypted", "Correct `files`.")
     if not seen["writable"] or not seen["folder_writable"]:
         return problem("no_permission", f"this account may not write {path} or to its folder", _permission_hint(path))
-    if "locked" in seen["locked"]:
-        return problem(
-            "locked",
-            f"{path} is locked against readers: a connection has locking_mode=EXCLUSIVE, or writes right now",
-            "Set locking_mode=NORMAL in the application, or look again.",
-        )
+    if found := _unreadable(path, seen["locked"]):
+        return [found]
     return cautions(path, seen, digest_limit)
+
+
+def _unreadable(path: str, told: str) -> Finding | None:
+    """What is wrong with a database that cannot be read, by SQLite's name and words; a hold may cure other errors."""
+    name, _, sentence = told.partition(": ")
+    if name.startswith("SQLITE_NOTADB"):
+        wrong = f"{path} is no SQLite database, or it is encrypted"
+        return Finding(Severity.PROBLEM, "not_a_database", wrong, "Correct `files`.")
+    if name.startswith("SQLITE_CORRUPT"):
+        return Finding(Severity.PROBLEM, "damaged", f"{path} is damaged: {sentence}", _DAMAGED)
+    if "locked" not in sentence:
+        return None
+    return Finding(
+        Severity.PROBLEM,
+        "locked",
+        f"{path} is locked against readers: a connection has locking_mode=EXCLUSIVE, or writes right now",
+        "Set locking_mode=NORMAL in the application, or look again.",
+    )
 
 
 def cautions(path: str, seen: Mapping[str, Any], digest_limit: int) -> list[Finding]:

@@ -194,13 +194,13 @@ def _has_hot_journal(path: str) -> bool:
 
 
 def _read_fails(path: str) -> str:
-    """Why the database cannot be read now; empty: it can."""
+    """Why the database cannot be read now, by SQLite's name for it and in its words; empty: it can."""
     connection = None
     try:
         connection = _connect(path, 1.0, "ro")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as error:
-        return str(error)
+        return f"{getattr(error, 'sqlite_errorname', '')}: {error}"
     finally:
         if connection is not None:
             connection.close()

@@ -544,6 +544,23 @@ async def test_a_file_that_is_no_database_or_is_encrypted(room: Path, content: b
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("name", "at", "bytes_"),
+    [("damaged", 100, bytes(range(1, 201))), ("not_a_database", 16, b"\x00\x03"), ("not_a_database", 18, b"\x09\x09")],
+)
+async def test_a_database_that_is_damaged(room: Path, name: str, at: int, bytes_: bytes) -> None:
+    path = room / "shop.db"
+    with database(path, "DELETE"):
+        pass
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + bytes_ + content[at + len(bytes_) :])
+    found = await _find(path, name)
+    assert found.severity is Severity.PROBLEM
+    with pytest.raises(ServerUnfit) as refusal:
+        await adapter_of(path).hold(freeze())
+    assert refusal.value.sentence == found.sentence
+
+
 async def test_a_database_in_exclusive_mode(room: Path) -> None:
     path = room / "shop.db"
     with database(path, "DELETE") as application:
