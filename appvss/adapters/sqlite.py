@@ -149,6 +149,10 @@ class Holder:
         await self.kill()
 
 
+def _is_path(path: str) -> bool:
+    return os.path.isabs(path) and len(path) <= 256 and "\0" not in path
+
+
 def _spawn(channel: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", str(_PROGRAM)],
@@ -209,7 +213,7 @@ class Adapter(base.Adapter[Held]):
             raise SettingInvalid(
                 f"files has {len(settings.files)} paths", f"Name one to {MOST_FILES} files; more need another app."
             )
-        if wrong := next((path for path in settings.files if not os.path.isabs(path) or len(path) > 256), ""):
+        if wrong := next((path for path in settings.files if not _is_path(path)), ""):
             raise SettingInvalid(f"files: {wrong[:80]!r} is no absolute path of at most 256 characters", "Correct it.")
         self.settings = settings
         self._prepared: list[Holder] = []

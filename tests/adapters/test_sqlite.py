@@ -648,7 +648,9 @@ async def test_a_database_that_may_only_be_read_is_refused_though_its_lock_seems
         await adapter_of(path).hold(freeze())
 
 
-@pytest.mark.parametrize("files", [(), ("relative.db",), ("/" + "x" * 256,), tuple(f"/{n}" for n in range(5))])
+@pytest.mark.parametrize(
+    "files", [(), ("relative.db",), ("/" + "x" * 256,), ("/a\0b",), tuple(f"/{n}" for n in range(5))]
+)
 def test_settings_that_cannot_be(files: tuple[str, ...]) -> None:
     with pytest.raises(SettingInvalid):
         sqlite.Adapter(sqlite.Settings(files=files))
