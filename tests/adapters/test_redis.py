@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from appvss.adapters import redis
 from appvss.adapters.errors import HoldRefused, ServerUnfit, ServerUnreachable
@@ -257,6 +258,21 @@ async def test_a_foreign_unpause_write_and_save_lose_the_hold_of_a_dump(servers:
     await adapter.release(held, asked)
 
 
+async def test_a_server_that_takes_over_the_data_of_another_in_the_hold_has_lost_it() -> None:
+    """A failover: it counts nothing as written, and its dump is another server's."""
+    with running("rdb") as primary, running("rdb") as server, server.connect() as other:
+        other.set("of the hold", "1")
+        adapter, asked = adapter_of(server), freeze()
+        held = await adapter.hold(asked)
+        with listening(primary) as port:
+            other.replicaof("127.0.0.1", port)
+            await _until(lambda: other.info("replication")["master_link_status"] == "up")
+        assert not other.exists("of the hold")
+        with pytest.raises(HoldLost, match=f"follows 127.0.0.1:{port} since the hold began"):
+            await adapter.confirm(held)
+        await adapter.release(held, asked)
+
+
 async def test_a_pause_that_was_over_before_the_thaw_has_lost_the_hold_even_if_nobody_wrote(
     server: RedisServer,
 ) -> None:
@@ -436,18 +452,28 @@ async def test_many_cycles_with_writers_break_no_hold(server: RedisServer) -> No
 
 
 @contextmanager
+def listening(server: RedisServer) -> Iterator[int]:
+    """A port of the server: the first one that is free when the server takes it."""
+    with server.connect() as client:
+        for _ in range(100):
+            with suppress(ResponseError):  # somebody has taken it in between
+                client.config_set("port", port := free_port())
+                break
+        try:
+            yield port
+        finally:
+            client.config_set("port", 0)
+
+
+@contextmanager
 def replicated(primary: RedisServer, recipe: str) -> Iterator[RedisServer]:
     """A replica that has caught up."""
     with running(recipe) as server, server.connect() as replica, primary.connect() as writer:
-        port = free_port()
         writer.config_set("repl-diskless-sync-delay", 0)
-        writer.config_set("port", port)
-        try:
+        with listening(primary) as port:
             replica.replicaof("127.0.0.1", port)
             wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
             yield server
-        finally:
-            writer.config_set("port", 0)
 
 
 @pytest.mark.parametrize("recipe", ["aof", "rdb"])

@@ -147,7 +147,7 @@ class Adapter(base.Adapter[Held]):
 
         Raises:
             HoldLost: the pause had run out by our clock or by the server's, the connection or the server is another,
-                or something was written.
+                something was written, or it has become another server's replica.
         """
         held.is_thawed = True
         try:
@@ -161,6 +161,8 @@ class Adapter(base.Adapter[Held]):
         place, answered_at = held.session.place, now()
         if client != held.client:
             raise HoldLost(f"{place}: this is not the connection that paused the writes")
+        if told.primary and told.primary != held.then.primary:  # counts nothing as a write, and replaces every file
+            raise HoldLost(f"{place} follows {told.primary} since the hold began, and may have taken its data over")
         has_pings = any(each.has_replicas or each.is_replica for each in (held.then, told))
         if moved := told.stand.moved(held.then.stand, held.recipe, has_pings=has_pings):
             raise HoldLost(f"{place} was written to in the hold: {moved}")

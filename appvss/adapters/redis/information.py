@@ -139,6 +139,11 @@ class Information:
         return self.text("role") == "slave"
 
     @property
+    def primary(self) -> str:
+        """The server that feeds it; empty: none does. What it takes over at the start of that is no write."""
+        return f"{self.text('master_host')}:{self.text('master_port')}" if self.is_replica else ""
+
+    @property
     def writes_aof(self) -> bool:
         """Whether it keeps an append-only file."""
         return self.is_set("aof_enabled")
