@@ -36,6 +36,15 @@ async def test_a_marker_that_is_not_on_the_disk_in_time_is_a_reason_to_refuse_wi
         assert not any("PAUSE" in line for line in server.said)
 
 
+async def test_an_append_only_file_that_does_not_come_to_rest_is_not_told_to_use_an_append_only_file() -> None:
+    with WireServer("7.0.15", aof_pending_bio_fsync="1") as server:
+        with pytest.raises(HoldRefused, match="did not bring everything to its disk") as refusal:
+            await adapter_of(server).hold(freeze(budget=2.0))
+        assert any("UNPAUSE" in line for line in server.said)
+    assert "appendonly" not in refusal.value.hint
+    assert "its disk" in refusal.value.hint
+
+
 async def test_an_account_that_may_not_wait_for_it_goes_without() -> None:
     with WireServer(
         "7.2.4", waitaof=b"-NOPERM this user has no permissions to run the 'waitaof' command\r\n"

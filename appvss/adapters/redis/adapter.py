@@ -33,8 +33,13 @@ _MOST_PAUSE: Final = timedelta(hours=24)
 _USE_AOF: Final = (
     "Set `appendonly yes`: with an append-only file no dump is needed, and writers wait some milliseconds."
 )
+_LOOK_AT_AOF: Final = "Look at its disk; INFO persistence shows what of the append-only file is on its way."
 
-_KINDS: Final[Mapping[str, type[AdapterError]]] = {"missing_privilege": PrivilegeMissing, "loading": HoldRefused}
+_KINDS: Final[Mapping[str, type[AdapterError]]] = {
+    "missing_privilege": PrivilegeMissing,
+    "loading": HoldRefused,
+    "writes_paused": HoldRefused,
+}
 """Which error a finding is, where it is no matter of what the server is set to."""
 
 _logger = logging.getLogger("appvss.adapters.redis")
@@ -117,7 +122,7 @@ class Adapter(base.Adapter[Held]):
             AdapterError: it refuses; writers go on already.
         """
         session = await Session.open(self.settings, max(_RESERVE, freeze.budget_left()))
-        is_paused = False
+        is_paused, recipe = False, Recipe.RDB
         try:
             async with asyncio.timeout(_most(freeze.budget_left() - _RESERVE)):
                 look = await self._fit_look(session)
@@ -135,7 +140,7 @@ class Adapter(base.Adapter[Held]):
             # in here would leave the pause in force.
             await to_the_end(self._let_go(session, is_paused=is_paused))
             if isinstance(error, TimeoutError):
-                raise self._late(is_paused, session) from None
+                raise self._late(is_paused, recipe, session) from None
             raise
 
     def evidence(self, held: Held) -> Mapping[str, str]:
@@ -278,9 +283,10 @@ class Adapter(base.Adapter[Held]):
         return not isinstance(answers[0], AdapterError)
 
     @staticmethod
-    def _late(is_paused: bool, session: Session) -> AdapterError:
+    def _late(is_paused: bool, recipe: Recipe, session: Session) -> AdapterError:
         if is_paused:
-            return HoldRefused(f"{session.place} did not bring everything to its disk in time", _USE_AOF)
+            hint = _USE_AOF if recipe is Recipe.RDB else _LOOK_AT_AOF
+            return HoldRefused(f"{session.place} did not bring everything to its disk in time", hint)
         return HoldRefused(
             f"{session.place} did not come to rest in time: a save or a rewrite runs, or somebody else has paused it",
             "Try again when it is over; INFO persistence shows it.",
