@@ -23,15 +23,17 @@ class WireServer:
     Args:
         version: what INFO says.
         waitaof: the answer to WAITAOF, as it goes over the wire.
+        mute: a command that gets no answer.
         fields: of INFO, beside the version.
     """
 
-    def __init__(self, version: str, waitaof: bytes = b"*2\r\n:1\r\n:0\r\n", **fields: str) -> None:
+    def __init__(self, version: str, waitaof: bytes = b"*2\r\n:1\r\n:0\r\n", mute: str = "", **fields: str) -> None:
         self._room = short_directory()
         self.socket = str(self._room / "redis")
         self.said: list[str] = []
         """The commands in the order in which they came, each with the number of its connection."""
         self._waitaof = waitaof
+        self._mute = mute
         self._info = {"redis_version": version, "role": "master", "aof_enabled": "1", "run_id": "x" * 40, **fields}
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.socket)
@@ -53,6 +55,8 @@ class WireServer:
         with suppress(OSError, ValueError), client.makefile("rwb") as stream:
             while words := _command(stream):
                 self.said.append(f"{number} {' '.join(words)}")
+                if words[0] == self._mute:
+                    continue
                 stream.write(self._answer([word.upper() for word in words[:2]], words, number))
                 stream.flush()
 

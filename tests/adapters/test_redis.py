@@ -417,6 +417,19 @@ async def test_prepare_makes_the_first_dump_so_that_its_length_is_known() -> Non
         assert goes_on(server)
 
 
+async def test_prepare_is_refused_where_somebody_else_has_paused_writes(server: RedisServer) -> None:
+    """The server lets a write wait also between MULTI and DISCARD, with which rights are asked for."""
+    with server.connect() as other:
+        other.client_pause(60_000, all=False)
+        try:
+            with pytest.raises(HoldRefused, match="lets writes wait: somebody has paused them") as refusal:
+                await adapter_of(server).prepare(Prepare("cycle-1", "the tests", timedelta(seconds=30)))
+        finally:
+            other.client_unpause()
+        assert refusal.value.retryable
+        await adapter_of(server).prepare(Prepare("cycle-1", "the tests", timedelta(seconds=30)))
+
+
 async def test_prepare_refuses_what_the_freeze_would_refuse() -> None:
     with running("aof", appendonly="no") as server:
         with pytest.raises(ServerUnfit, match="writes nothing to disk"):

@@ -10,12 +10,22 @@ import pytest
 
 from appvss.adapters import redis
 from appvss.adapters.base import Finding, Preflight, Severity, VolumeKind
-from appvss.adapters.errors import DriverMissing, HoldRefused, LoginRefused, PrivilegeMissing, SettingInvalid
+from appvss.adapters.errors import (
+    DriverMissing,
+    HoldRefused,
+    LoginRefused,
+    PrivilegeMissing,
+    ServerUnreachable,
+    SettingInvalid,
+)
+from appvss.adapters.redis import preflight
 from appvss.adapters.redis.information import Information, Recipe
 from appvss.adapters.redis.preflight import obstacles, recipe_of
 from appvss.adapters.redis.session import Look, without_secret
 from appvss.adapters.settings import Secret
+from appvss.sdk.freeze import Prepare
 from tests.adapters.redis_stage import adapter_of, freeze, running, settings_of, wait_until
+from tests.adapters.redis_wire import WireServer
 from tests.databases.support.servers import RedisServer
 
 SECRET = "hunter2-is-secret"
@@ -127,6 +137,39 @@ async def test_a_url_that_is_none_is_refused_without_its_secret(url: str) -> Non
     assert SECRET not in str(refusal.value) + refusal.value.hint
     assert refusal.value.__cause__ is None
     assert refusal.value.__suppress_context__
+
+
+@pytest.mark.parametrize("query", ["?of_no_driver=1", "?ssl_cert_reqs=hm"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+async def test_a_parameter_of_the_url_that_is_none_is_refused(scheme: str, query: str) -> None:
+    adapter = redis.Adapter(redis.Settings(url=f"{scheme}://127.0.0.1:1/1{query}", password=password()))
+    found = named(await adapter.preflight(), "server_unfit")
+    assert "question mark" in found.hint
+    assert SECRET not in found.sentence + found.hint
+    with pytest.raises(SettingInvalid):
+        await adapter.hold(freeze())
+
+
+async def test_writes_that_somebody_has_paused_are_found_and_the_look_ends() -> None:
+    with running("rdb") as server, server.connect() as client:
+        client.client_pause(60_000, all=False)
+        found = await adapter_of(server).preflight()
+        assert named(found, "writes_paused").severity is Severity.PROBLEM
+        assert "UNPAUSE" in named(found, "writes_paused").hint
+        assert found.volumes, "the rest is told all the same"
+        client.client_unpause()
+        assert not (await adapter_of(server).preflight()).is_refused
+
+
+async def test_a_server_that_takes_a_connection_and_then_says_nothing_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preflight, "LOOK_LIMIT", timedelta(milliseconds=100))
+    with WireServer("7.0.15", mute="INFO") as server:
+        adapter = redis.Adapter(redis.Settings(url=f"unix://{server.socket}"))
+        assert "gives no answer" in named(await adapter.preflight(), "server_unreachable").sentence
+        with pytest.raises(ServerUnreachable, match="gives no answer"):
+            await adapter.prepare(Prepare("cycle-1", "the tests", timedelta(seconds=0.5)))
 
 
 async def test_a_server_that_is_down(server: RedisServer) -> None:

@@ -101,17 +101,21 @@ class Adapter(base.Adapter[Held]):
             AdapterError: a freeze would be refused.
         """
         session = await Session.open(self.settings)
+        has_looked = False
         try:
-            look = await self._fit_look(session)
-            if missing := await preflight.rights_missing(session, self.settings, look):
-                _raise_first(missing)
-            never_dumped = look.information.last_dump is None
-            if preflight.recipe_of(look) is Recipe.RDB and never_dumped and not look.information.child_at_work:
-                await session.call("BGSAVE", "SCHEDULE")
             async with asyncio.timeout(_most(prepare.budget_left() - _RESERVE)):
+                look = await self._fit_look(session)
+                if missing := await preflight.rights_missing(session, self.settings, look):
+                    _raise_first(missing)
+                never_dumped = look.information.last_dump is None
+                if preflight.recipe_of(look) is Recipe.RDB and never_dumped and not look.information.child_at_work:
+                    await session.call("BGSAVE", "SCHEDULE")
+                has_looked = True
                 await _until(session, lambda told: not told.child_at_work)
         except TimeoutError:
-            pass  # not a reason to refuse: the freeze has a budget of its own for what is left of it
+            if not has_looked:
+                raise preflight.silent(session.place) from None
+            # not a reason to refuse: the freeze has a budget of its own for what is left of it
         finally:
             await session.close()
 

@@ -6,6 +6,7 @@ no kind, and the rest between MULTI and DISCARD. The server checks the right fir
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
 from datetime import timedelta
@@ -19,6 +20,10 @@ from appvss.adapters.redis.session import IN_THE_URL, LOADING, Look, Session, Se
 
 BUDGET_TO_EXPECT: Final = timedelta(seconds=10)
 """What an app gets of a host's 15 seconds, about."""
+LOOK_LIMIT: Final = timedelta(seconds=8)
+"""How long a server may take to be looked at, once it is connected to."""
+PAUSE_PATIENCE: Final = timedelta(seconds=3)
+"""How long a write that is never carried out may wait, before the server is taken to hold writes back."""
 _NAMES: Final = {
     DriverMissing: "driver_missing",
     ServerUnreachable: "server_unreachable",
@@ -82,11 +87,15 @@ async def look_at(settings: Settings) -> Preflight:
     except AdapterError as error:
         return Preflight((problem_of(error),))
     try:
-        look = await Look.take(session)
-        found = obstacles(look, session.place)
-        rights = [] if found else await rights_missing(session, settings, look)  # the driver hangs up on some answers
+        async with asyncio.timeout(LOOK_LIMIT.total_seconds()):
+            look = await Look.take(session)
+            found = obstacles(look, session.place)
+            # the driver hangs up on some answers
+            rights = [] if found else await rights_missing(session, settings, look)
     except AdapterError as error:
         return Preflight((problem_of(error),))
+    except TimeoutError:
+        return Preflight((problem_of(silent(session.place)),))
     finally:
         await session.close()
     recipe = recipe_of(look)
@@ -107,6 +116,8 @@ async def look_at(settings: Settings) -> Preflight:
 async def rights_missing(session: Session, settings: Settings, look: Look) -> list[Finding]:
     """Which commands of the recipe the account may not say. Nothing is carried out.
 
+    A server that holds writes back lets one wait also between MULTI and DISCARD, as long as the pause lasts.
+
     Raises:
         AdapterError: the connection has ended.
     """
@@ -125,9 +136,26 @@ async def rights_missing(session: Session, settings: Settings, look: Look) -> li
         return [*map(problem_of, _of(found)), unsure]
     queued = [await session.refusal("CLIENT", "UNPAUSE")]
     if not look.information.is_replica:
-        queued.append(await session.refusal("SET", settings.marker_key, "preflight"))
+        try:
+            async with asyncio.timeout(PAUSE_PATIENCE.total_seconds()):
+                queued.append(await session.refusal("SET", settings.marker_key, "preflight"))
+        except TimeoutError:  # with which the driver has hung up
+            return [problem_of(error) for error in _of([*found, *queued])] + [_paused(session.place)]
     await session.refusal("DISCARD")
     return [problem_of(error) for error in _of([*found, *queued])]
+
+
+def silent(place: str) -> AdapterError:
+    """A server that took the connection and then did not answer in time."""
+    return ServerUnreachable(f"{place} gives no answer", "Look whether it hangs, or runs a command that takes long.")
+
+
+def _paused(place: str) -> Finding:
+    return problem(
+        "writes_paused",
+        f"{place} lets writes wait: somebody has paused them, or a hold that ended early has",
+        "Wait until the pause is over; CLIENT UNPAUSE ends it, also if it is somebody's hold.",
+    )
 
 
 def _of(errors: Iterable[AdapterError | None]) -> list[AdapterError]:

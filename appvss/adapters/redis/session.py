@@ -117,8 +117,7 @@ class Session:
             ServerUnreachable: nobody answers, or the server is full.
             LoginRefused: wrong password, or no such user.
         """
-        make, place = _connection_maker(settings)
-        session = cls(settings, make(), place)
+        session = cls(settings, *_connection(settings))
         try:
             async with asyncio.timeout(limit.total_seconds()):
                 await session._connection.connect()  # type: ignore[no-untyped-call] # redis-py has no type for it
@@ -246,12 +245,13 @@ class Session:
         ]
 
 
-def _connection_maker(settings: Settings) -> tuple[Any, str]:
-    """What makes a connection, and where it leads, in words without a secret."""
+def _connection(settings: Settings) -> tuple[Any, str]:
+    """A connection that is not open yet, and where it leads, in words without a secret."""
     try:
         from redis.asyncio.connection import ConnectionPool, parse_url
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
     except ImportError:
         raise DriverMissing("the package redis is not installed", "Install it: pip install 'appvss[redis]'.") from None
     try:
@@ -278,8 +278,13 @@ def _connection_maker(settings: Settings) -> tuple[Any, str]:
     }
     if "connection_class" in parts:
         arguments["connection_class"] = parts["connection_class"]
-    pool = ConnectionPool(**arguments)
-    return pool.make_connection, place
+    try:
+        return ConnectionPool(**arguments).make_connection(), place  # type: ignore[no-untyped-call]
+    except (TypeError, ValueError, RedisError):
+        raise SettingInvalid(
+            f"the url of {place} has a parameter, or a value of one, that Redis's driver does not know",
+            "Correct what stands behind its question mark.",
+        ) from None
 
 
 def _unreachable(place: str, text: str) -> AdapterError:
