@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,16 +138,16 @@ async def test_a_hold_that_ends_early_with_frozen_file_systems_asks_nobody_and_t
     server: RedisServer,
 ) -> None:
     with Relay(server.socket) as relay:
-        adapter, asked = adapter_of(server, url=f"unix://{relay.path}"), freeze(budget=1.5, hold_limit=0.1)
+        adapter, asked = adapter_of(server, url=f"unix://{relay.path}"), freeze(budget=3.0, hold_limit=0.1)
+        began = time.monotonic()
         held = await adapter.hold(asked)
         with waiting(server, "SET", "k", "v") as write:
             asked.filesystem_freeze.set()
             relay.said.clear()
             await adapter.release(held, asked)
             assert not held.session.is_open
-            assert not write.is_done()
-            await write.done()
-        assert relay.said == b""
+            assert relay.said == b""
+            assert write.began + await write.done() >= began + held.pause.total_seconds()
 
 
 async def test_a_hold_that_ends_early_without_frozen_file_systems_lets_writers_go_on_at_once(
@@ -175,21 +176,29 @@ async def test_an_adapter_that_is_killed_in_its_hold_leaves_writers_waiting_unti
         "from tests.adapters.redis_stage import freeze, redis, timedelta\n"
         "async def main():\n"
         "    settings = redis.Settings(url=sys.argv[1], margin=timedelta(seconds=0.2))\n"
-        "    async with redis.Adapter(settings).quiesce(freeze(budget=2.0, hold_limit=0.5)):\n"
+        "    adapter = redis.Adapter(settings)\n"
+        "    await adapter.preflight()\n"  # which loads the driver
+        "    async with adapter.quiesce(freeze(budget=3.0, hold_limit=0.5)):\n"
         "        print('held', flush=True)\n"
         "        await asyncio.Event().wait()\n"
         "asyncio.run(main())\n"
     )
-    command = [sys.executable, "-c", program, f"unix://{server.socket}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:  # noqa: ASYNC220 # it waits for it
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
-        with waiting(server, "SET", "k", "v") as write:
-            process.kill()
-            assert process.wait(BOUND) == -signal.SIGKILL
-            assert not write.is_done()
-            # Hold limit, what was left of the budget, and the margin: the pause *is* the dead-man.
-            assert 0.4 < await write.done() < 0.5 + 2.0 + 0.2 + 0.5
+    with Relay(server.socket) as relay:
+        began = time.monotonic()
+        command = [sys.executable, "-c", program, f"unix://{relay.path}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:  # noqa: ASYNC220 # it waits for it
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"held\n"
+            with waiting(server, "SET", "k", "v") as write:
+                process.kill()
+                assert process.wait(BOUND) == -signal.SIGKILL
+                answered_at = write.began + await write.done()
+    pause = re.search(rb"PAUSE\r\n\$\d+\r\n(\d+)\r\n", relay.said)
+    assert pause is not None
+    assert b"UNPAUSE" not in relay.said[pause.end() :]
+    # Hold limit, what was left of the budget, and the margin: the pause *is* the dead-man.
+    assert 500 + 200 <= int(pause[1]) <= 500 + 200 + 3000
+    assert answered_at >= began + int(pause[1]) / 1000
 
 
 @pytest.mark.parametrize("recipe", ["aof", "rdb"])
@@ -224,10 +233,8 @@ async def test_a_server_that_does_not_answer_after_the_thaw_has_lost_the_hold(se
     held = await adapter.hold(asked)
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        asked_at = time.monotonic()
         with pytest.raises(HoldLost, match="no answer"):
-            await asyncio.wait_for(adapter.confirm(held), BOUND)
-        assert time.monotonic() - asked_at < BOUND
+            await asyncio.wait_for(adapter.confirm(held), 3 * BOUND)
     finally:
         os.kill(server.pid, signal.SIGCONT)
     await adapter.release(held, asked)
@@ -263,7 +270,7 @@ async def test_a_foreign_unpause_write_and_save_lose_the_hold_of_a_dump(servers:
 
 async def test_a_server_that_takes_over_the_data_of_another_in_the_hold_has_lost_it() -> None:
     """A failover: it counts nothing as written, and its dump is another server's."""
-    with running("rdb") as primary, running("rdb") as server, server.connect() as other:
+    with running("rdb", repl_diskless_sync_delay="0") as primary, running("rdb") as server, server.connect() as other:
         other.set("of the hold", "1")
         adapter, asked = adapter_of(server), freeze()
         held = await adapter.hold(asked)
@@ -279,8 +286,7 @@ async def test_a_server_that_takes_over_the_data_of_another_in_the_hold_has_lost
 async def test_a_pause_that_was_over_before_the_thaw_has_lost_the_hold_even_if_nobody_wrote(
     server: RedisServer,
 ) -> None:
-    asked = freeze(budget=1.5, hold_limit=0.1)
-    adapter = adapter_of(server, margin=timedelta(0))
+    adapter, asked = adapter_of(server, margin=timedelta(0)), freeze(budget=3.0, hold_limit=0.1)
     held = await adapter.hold(asked)
     with waiting(server, "PUBLISH", "channel", "changes nothing") as write:
         await write.done()
@@ -306,17 +312,17 @@ async def test_a_server_whose_own_clock_says_that_the_pause_was_over_has_lost_th
 async def test_a_dump_that_takes_longer_than_the_budget_is_refused_and_writers_go_on() -> None:
     with running("rdb") as server, server.connect() as other:
         other.mset({f"key-{number}": "v" for number in range(100)})
-        other.config_set(SLOW_DUMP, 20_000)  # two seconds in all
+        other.config_set(SLOW_DUMP, 40_000)  # four seconds in all
         with pytest.raises(HoldRefused, match="did not bring everything") as refusal:
-            await adapter_of(server).hold(freeze(budget=1.0))
+            await adapter_of(server).hold(freeze(budget=2.5))
         assert "appendonly" in refusal.value.hint
         assert goes_on(server)
         await _until(lambda: not other.info("persistence")["rdb_bgsave_in_progress"])
 
-        assert other.info("persistence")["rdb_last_bgsave_time_sec"] >= 2
+        assert other.info("persistence")["rdb_last_bgsave_time_sec"] >= 4
         forks = other.info("stats")["total_forks"]
-        with pytest.raises(HoldRefused, match=r"takes more than [12] s, and there are [01]\.\d s") as refusal:
-            await adapter_of(server).hold(freeze(budget=1.0))  # it knows now
+        with pytest.raises(HoldRefused, match=r"takes more than \d+ s, and there are [012]\.\d s") as refusal:
+            await adapter_of(server).hold(freeze(budget=2.5))  # it knows now
         assert other.info("stats")["total_forks"] == forks, "no dump is begun that cannot be in time"
         assert "appendonly" in refusal.value.hint
 
@@ -409,16 +415,29 @@ async def test_a_freeze_that_is_cancelled_at_any_instant_and_once_more_lets_writ
             assert goes_on(server), instant
 
 
+def rewrite_without_end(client: Any) -> None:
+    """A rewrite of the append-only file that lasts until `end_child`: a second for each of its keys."""
+    client.mset({f"key-{number}": "v" for number in range(100)})
+    client.config_set(SLOW_DUMP, 1_000_000)
+    client.bgrewriteaof()
+    assert client.info("persistence")["aof_rewrite_in_progress"]
+
+
+def end_child(server: RedisServer) -> None:
+    """End the server's child as it does it itself when it has no more use for it, which is no failure."""
+    (child,) = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGUSR1)
+
+
 async def test_a_rewrite_that_runs_is_waited_for_before_writes_are_paused() -> None:
     with running("aof") as server, server.connect() as other:
-        other.mset({f"key-{number}": "v" for number in range(50)})
-        other.config_set(SLOW_DUMP, 10_000)
-        other.bgrewriteaof()
-        await _until(lambda: other.info("persistence")["aof_rewrite_in_progress"])
-        adapter, asked = adapter_of(server), freeze()
+        rewrite_without_end(other)
+        adapter, asked = adapter_of(server), freeze(budget=30.0)
         holding = asyncio.create_task(adapter.hold(asked))
-        await _until(lambda: len(other.client_list()) > 1)
+        await _until(lambda: any(each["cmd"] == "info" for each in other.client_list()))
         assert goes_on(server)
+        assert not holding.done()
+        end_child(server)
         held = await holding
         assert not held.then.undrained
         await adapter.confirm(held)
@@ -427,22 +446,20 @@ async def test_a_rewrite_that_runs_is_waited_for_before_writes_are_paused() -> N
 
 async def test_a_rewrite_that_takes_longer_than_the_budget_is_a_reason_to_refuse() -> None:
     with running("aof") as server, server.connect() as other:
-        other.mset({f"key-{number}": "v" for number in range(100)})
-        other.config_set(SLOW_DUMP, 30_000)
-        other.bgrewriteaof()
-        await _until(lambda: other.info("persistence")["aof_rewrite_in_progress"])
+        rewrite_without_end(other)
         with pytest.raises(HoldRefused, match="did not come to rest") as refusal:
-            await adapter_of(server).hold(freeze(budget=0.8))
+            await adapter_of(server).hold(freeze(budget=2.0))
         assert refusal.value.retryable
         assert goes_on(server)
+        end_child(server)
 
 
 async def test_writes_that_somebody_else_has_paused_are_a_reason_to_refuse(server: RedisServer) -> None:
     with server.connect() as other:
-        other.client_pause(10_000, all=False)
+        other.client_pause(60_000, all=False)
         try:
             with pytest.raises(HoldRefused, match="somebody else has paused it"):
-                await adapter_of(server).hold(freeze(budget=0.8))
+                await adapter_of(server).hold(freeze(budget=2.0))
             with waiting(server, "SET", "k", "v") as write:
                 assert not write.is_done()  # theirs is not ours to lift
                 other.client_unpause()

@@ -24,7 +24,7 @@ from appvss.adapters.redis.preflight import obstacles, recipe_of
 from appvss.adapters.redis.session import Look, without_secret
 from appvss.adapters.settings import Secret
 from appvss.sdk.freeze import Prepare
-from tests.adapters.redis_stage import adapter_of, freeze, running, settings_of, wait_until
+from tests.adapters.redis_stage import adapter_of, free_port, freeze, running, settings_of, wait_until
 from tests.adapters.redis_wire import WireServer
 from tests.databases.support.servers import RedisServer
 
@@ -269,7 +269,7 @@ async def test_a_server_whose_last_save_failed_takes_no_writes() -> None:
 async def test_a_server_that_is_still_loading() -> None:
     with running("aof") as server:
         with server.connect() as client:
-            client.mset({f"key-{number}": "v" for number in range(3000)})
+            client.mset({f"key-{number}": "v" for number in range(30_000)})
             client.bgrewriteaof()
             wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
             wait_until(lambda: not client.info("persistence")["aof_rewrite_scheduled"])
@@ -289,7 +289,7 @@ async def test_a_server_that_is_still_loading() -> None:
 
 
 async def test_a_node_of_a_cluster() -> None:
-    with running("aof", cluster_enabled="yes") as server:
+    with running("aof", cluster_enabled="yes", cluster_port=str(free_port())) as server:
         found = await adapter_of(server).preflight()
         assert "only this node" in named(found, "cluster").sentence
         assert "hash tag" in named(found, "server_unfit").hint  # it serves no slot

@@ -44,6 +44,13 @@ def adapter_of(*paths: Path, **more: object) -> sqlite.Adapter:
     return sqlite.Adapter(sqlite.Settings(files=tuple(map(str, paths)), **more))  # type: ignore[arg-type]
 
 
+async def prepared(*paths: Path, **more: object) -> sqlite.Adapter:
+    """An adapter whose processes run already: a short budget is for the lock alone, however loaded the machine is."""
+    adapter = adapter_of(*paths, **more)
+    await adapter.prepare(Prepare("cycle-1", "the tests", timedelta(seconds=10 * BOUND)))
+    return adapter
+
+
 def takes_a_write(path: Path, timeout: float = 0.0) -> bool:
     with closing(connect(path, timeout)) as other:
         try:
@@ -152,9 +159,8 @@ async def test_a_killed_holder_frees_its_lock_at_once_and_the_hold_is_lost(room:
         adapter, asked = adapter_of(path), freeze()
         held = await adapter.hold(asked)
         os.kill(held.files[0].holder.pid, signal.SIGKILL)
-        killed_at = time.monotonic()
-        assert takes_a_write(path, timeout=BOUND)
-        assert time.monotonic() - killed_at < 0.5  # 2 ms on a quiet machine
+        assert asked.hold_limit.total_seconds() > BOUND, "its limit frees nothing meanwhile"
+        assert takes_a_write(path, timeout=BOUND)  # 2 ms on a quiet machine
         with pytest.raises(HoldLost, match="is gone"):
             await adapter.confirm(held)
         await adapter.release(held, asked)
@@ -179,15 +185,14 @@ async def test_an_adapter_that_is_killed_takes_its_holders_with_it(room: Path) -
             assert not takes_a_write(path)
             process.kill()
             process.wait(BOUND)
-            killed_at = time.monotonic()
-            assert takes_a_write(path, timeout=BOUND)
-            assert time.monotonic() - killed_at < 0.5
+            assert takes_a_write(path, timeout=BOUND)  # its limit is a minute
 
 
 async def test_a_holder_lets_go_at_its_limit_by_itself(room: Path) -> None:
     path = room / "shop.db"
     with database(path):
-        adapter, asked = adapter_of(path, margin=timedelta(0)), freeze(budget=1.0, hold_limit=0.2)
+        adapter = await prepared(path, margin=timedelta(0))
+        asked = freeze(budget=3.0, hold_limit=0.2)
         held = await adapter.hold(asked)
         assert await asyncio.to_thread(takes_a_write, path, BOUND)
         with pytest.raises(HoldLost, match="is gone"):
@@ -230,9 +235,9 @@ async def test_a_writer_that_does_not_end_is_a_reason_to_refuse(room: Path) -> N
     path = room / "shop.db"
     with database(path) as application:
         application.execute("BEGIN IMMEDIATE")
-        adapter = adapter_of(path)
+        adapter = await prepared(path)
         with pytest.raises(HoldRefused, match="locked by another process") as refusal:
-            await adapter.hold(freeze(budget=1.0))
+            await adapter.hold(freeze(budget=2.0))
         assert refusal.value.retryable
         application.execute("COMMIT")
         assert takes_a_write(path)
@@ -292,16 +297,15 @@ async def test_a_checkpoint_that_another_connection_is_making_is_waited_for(room
     """The trap of section 6.2: another's checkpoint makes it say busy, and no busy handler covers that."""
     path = room / "shop.db"
     with database(path, rows=10) as application, _checkpointing(path):
-        for number in range(20):
+        for number in range(5):
             application.execute("INSERT INTO orders VALUES (?)", (number,))
-            adapter, asked = adapter_of(path), freeze()
+            # as patient as it takes to come in between its checkpoints
+            adapter, asked = adapter_of(path, checkpoint_patience=timedelta(seconds=BOUND)), freeze(budget=30.0)
             held = await adapter.hold(asked)
             assert adapter.evidence(held)["wal"] == "folded"
             assert rows_of_main_file_alone(path, room) == 11 + number
             await adapter.confirm(held)
             await adapter.release(held, asked)
-            if number == 4:
-                break
 
 
 @contextmanager
@@ -439,7 +443,7 @@ async def test_several_files_are_held_in_the_order_of_their_paths_and_all_or_non
 
         last.execute("BEGIN IMMEDIATE")
         with pytest.raises(HoldRefused, match=r"c\.db"):
-            await adapter.hold(freeze(budget=1.0))
+            await adapter.hold(freeze(budget=3.0))
         last.execute("COMMIT")
         assert all(takes_a_write(path) for path in paths)
         assert not _children()
@@ -568,9 +572,9 @@ async def test_a_database_in_exclusive_mode(room: Path) -> None:
         application.execute("INSERT INTO orders VALUES ('and it keeps the lock')")
         found = await _find(path, "locked")
         assert "EXCLUSIVE" in found.sentence
-        adapter = adapter_of(path)
+        adapter = await prepared(path)
         with pytest.raises(HoldRefused, match="locked by another process") as refusal:
-            await adapter.hold(freeze(budget=1.0))
+            await adapter.hold(freeze(budget=2.0))
         assert "EXCLUSIVE" in refusal.value.hint
         await adapter.close()
 
@@ -625,7 +629,7 @@ def test_an_account_that_may_not_write_is_told_what_to_do(room: Path) -> None:
     with database(path):
         command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", program]
         done = subprocess.run(
-            [*command, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=BOUND, check=False
+            [*command, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=6 * BOUND, check=False
         )
     if "Permission" in done.stderr or "ModuleNotFound" in done.stderr:
         pytest.skip("nobody may not read this checkout")
@@ -638,11 +642,10 @@ async def test_a_database_that_may_only_be_read_is_refused_though_its_lock_seems
 ) -> None:
     """`BEGIN IMMEDIATE` succeeds there, and locks nothing."""
     disk = loop_disks.make("shop", "ext4")
-    path = disk.path / "shop.db"
-    with database(path, "DELETE"):
+    with database(disk.path / "shop.db", "DELETE"):
         pass
-    loop_disks.unmount(disk.path)
-    loop_disks.mount(disk, read_only=True)
+    # Not mounted anew: a file system that another mount namespace still has stays as it was, for writing.
+    path = loop_disks.bind(disk, "read-only", read_only=True) / "shop.db"
     assert "right to write" in (await _find(path, "no_permission")).hint
     with pytest.raises(PrivilegeMissing):
         await adapter_of(path).hold(freeze())
