@@ -254,6 +254,9 @@ class Adapter(base.Adapter[Held]):
                 await holder.ask("be ready", min(prepare.budget_left(), ANSWER_LIMIT))
         except (EOFError, TimeoutError):
             await self.close()  # the freeze starts its own
+        except BaseException:
+            await to_the_end(self.close())  # an answer that comes late is not taken for the next one
+            raise
 
     async def close(self) -> None:
         """End processes that were prepared and not used. They end with this process at the latest."""

@@ -473,6 +473,22 @@ async def test_a_prepare_without_a_freeze_is_used_by_the_next(room: Path) -> Non
         assert not _children()
 
 
+async def test_a_prepare_that_is_cancelled_leaves_no_answer_for_the_freeze_that_follows(room: Path) -> None:
+    path = room / "shop.db"
+    with database(path):
+        adapter, asked = adapter_of(path), freeze(budget=30.0)
+        preparing = asyncio.create_task(adapter.prepare(Prepare("cycle-1", "the tests", timedelta(seconds=10))))
+        await until(lambda: len(adapter._prepared) == 2)  # and it waits for their first answers
+        preparing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await preparing
+        held = await adapter.hold(asked)
+        assert adapter.evidence(held)["marker"]  # the digest, and not the late answer to the first question
+        await adapter.confirm(held)
+        await adapter.release(held, asked)
+        assert not _children()
+
+
 def _children() -> list[int]:
     own = os.getpid()
     found = []
