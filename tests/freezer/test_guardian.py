@@ -125,7 +125,7 @@ def test_a_broker_that_does_not_read_does_not_hold_up_the_limit(spoken: Spoken, 
             sent += 1
         except BlockingIOError:
             time.sleep(0.001)
-    assert takes_a_write(path, 3.0)
+    assert takes_a_write(path)
     spoken.channel.settimeout(BOUND)
     assert sum(each["said"] == "done" for each in spoken.until("thawed")) == 2000
 
