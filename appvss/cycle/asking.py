@@ -20,7 +20,7 @@ from appvss.cycle.inputs import (
 )
 from appvss.cycle.journaling import late_journal, write_journal
 from appvss.cycle.overlap import agree_with_joined, begin_instead
-from appvss.cycle.planning import join, plan, prepare_budget, time_for_apps
+from appvss.cycle.planning import join, plan, prepare_budget, set_apart, time_for_apps
 from appvss.cycle.state import AppState, Cycle, Participant, State, answer_by
 from appvss.model.budget import LEAST_GRANT
 from appvss.model.duration import format_duration
@@ -158,6 +158,8 @@ def _prepare(state: State) -> None:
         # reserved for the file systems; but never more than there is.
         budget = min(max(budget, LEAST_GRANT, request.reserve / 2), max(answer_by(request) - state.now, ZERO))
         apps = tuple(part.registration.app for part in cycle.candidates())
+        for part in cycle.candidates():
+            part.is_looked_up = True
         cycle.filesystems_touched = cycle.is_preparing_filesystems = True
         state.outbox.append(PrepareFilesystems(cycle.id, cycle.filesystems, apps, budget))
     cycle.stage_deadline = state.now + budget
@@ -180,10 +182,11 @@ def join_while_preparing(state: State, input: AppRegistered) -> None:
     register(state, input)
     part = join(state, registration)
     if before is not None and is_same_process(before.registration, registration):
-        part.paths = before.paths
+        part.is_looked_up, part.paths = before.is_looked_up, before.paths
+        set_apart(state)  # it is still not concerned, and not asked to prepare either
     else:
         cycle.apart.discard(registration.app)  # it may declare other paths than were looked at
-    prepares = part.registration.prepares and not cycle.is_prepared
+    prepares = part.registration.prepares and part.outcome is None and not cycle.is_prepared
     if state.phase is Phase.PREPARING and prepares and cycle.stage_deadline is not None:
         _ask_prepare(state, part, cycle.stage_deadline - state.now)
 

@@ -38,7 +38,7 @@ def _note_paths(state: State, input: FilesystemsPrepared) -> None:
     cycle.has_located_paths = True
     for app, paths in input.paths.items():
         part = cycle.participants.get(app)
-        if part is None:
+        if part is None or not part.is_looked_up:  # another process has come in its place, with paths of its own
             continue
         part.paths = paths
         said = [f"{path.path}: {path.reason}" for path in paths if path.reason]

@@ -39,7 +39,7 @@ def plan(state: State) -> str:
         for registration in state.awaited.values():
             if registration.app not in cycle.participants:
                 _miss(state, registration, "a former broker had it, and it has not come back to this one yet")
-    _set_apart(state)
+    set_apart(state)
     failed = [part for part in cycle.participants.values() if part.outcome is not None and not part.is_apart]
     missing = [part for part in failed if part.is_required]
     if missing:
@@ -75,7 +75,7 @@ def _skip(state: State, parts: Iterable[Participant], reason: str) -> None:
             state.let_go(part, reason)  # it may drop what it prepared
 
 
-def _set_apart(state: State) -> None:
+def set_apart(state: State) -> None:
     """Leave out what a freeze of named file systems does not concern. Nothing is wrong with such an app."""
     cycle = state.running
     for part in cycle.candidates():

@@ -92,6 +92,8 @@ class Participant:
     """What the broker has seen that contradicts its hold; empty: nothing."""
     is_told: bool = False
     """Whether it was told, on its present stream, that the file systems are about to be frozen."""
+    is_looked_up: bool = False
+    """Whether the freezer was asked where the paths of this very process lie."""
     paths: tuple[DeclaredPath, ...] | None = None
     """Where its paths lie; None: nobody has looked."""
 

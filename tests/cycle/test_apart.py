@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appvss.cycle.effects import Announce, AskFreeze, PrepareFilesystems
+from appvss.cycle.effects import Announce, AskFreeze, AskPrepare, PrepareFilesystems
 from appvss.cycle.state import AppState
 from appvss.model.app import AppId, Requirement
 from appvss.model.event import EventKind
@@ -87,6 +87,16 @@ def test_another_process_that_registers_before_the_freeze_may_declare_other_path
     world.filesystems_prepared(paths={"a": ON_SRV})
     asked = ["a"] if again == "one" else ["far"]
     assert [effect.app.name for effect in world.all(AskFreeze)] == asked
+
+
+def test_one_that_is_back_before_the_freeze_is_not_asked_to_prepare_either() -> None:
+    world = _named()
+    world.leave("far")
+    world.register("far", 10, prepares=True, incarnation="one")
+    assert world.all(AskPrepare) == []
+    world.leave("far")  # nor missed
+    world.filesystems_prepared(paths={"a": ON_SRV})
+    assert [effect.app.name for effect in world.all(AskFreeze)] == ["a"]
 
 
 def test_what_waits_asks_everybody_since_the_look_is_old_when_it_begins() -> None:

@@ -247,3 +247,28 @@ def test_a_process_that_comes_back_while_they_are_prepared_has_its_paths_where_t
     world.thaw("local")
     verdict = world.finish()
     assert (verdict.level, [part.grade for part in verdict.outcomes]) == (Level.APPLICATION, [APP, APP])
+
+
+def test_where_a_process_has_its_files_says_nothing_of_the_one_that_comes_in_its_place() -> None:
+    world = World()
+    world.register("a", requirement=Requirement.TOLERATED, incarnation="one")
+    world.register("b")
+    world.freeze("local", scope=Scope.ALL)
+    world.register("a", requirement=Requirement.TOLERATED, incarnation="two")
+    world.filesystems_prepared(paths={"a": (DATA,), "b": (DATA,)})  # it was asked for the paths of the former one
+    world.ack("a", "b")
+    world.filesystems_froze(True, SRV)
+    world.thaw("local")
+    grades = {outcome.app.name: outcome.grade for outcome in world.finish().outcomes}
+    assert grades == {"a": RAW, "b": APP}
+
+
+def test_a_process_that_comes_back_before_its_paths_are_found_has_them_all_the_same() -> None:
+    world = World()
+    world.register("a", requirement=Requirement.TOLERATED, incarnation="one")
+    world.freeze("local", scope=Scope.ALL)
+    world.register("a", requirement=Requirement.TOLERATED, incarnation="one")
+    world.filesystems_prepared(paths={"a": (DATA,)})
+    world.ack("a")
+    world.filesystems_froze(True, SRV)
+    assert outcome_of(world).grade is APP
