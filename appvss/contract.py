@@ -209,7 +209,7 @@ def grade_message(grade: Grade | None) -> types_pb2.Grade.ValueType:
 
 def grade_of(number: types_pb2.Grade.ValueType) -> Grade:
     """What an app declares, from the wire; one that says nothing, or nothing that is known here, means `app`."""
-    return Grade.FS if number == types_pb2.GRADE_FS else Grade.APP
+    return _GRADE_OF.get(number, Grade.APP)
 
 
 def requirement_message(requirement: Requirement) -> types_pb2.Requirement.ValueType:

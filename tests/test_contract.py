@@ -102,7 +102,7 @@ def test_grade_of_an_outcome(grade: Grade | None) -> None:
     ("said", "meant"),
     [
         (types_pb2.GRADE_UNSPECIFIED, Grade.APP),
-        (types_pb2.GRADE_RAW, Grade.APP),
+        (types_pb2.GRADE_RAW, Grade.RAW),
         (types_pb2.GRADE_FS, Grade.FS),
         (types_pb2.GRADE_APP, Grade.APP),
         (99, Grade.APP),

@@ -68,7 +68,7 @@ async def prepare(
     places = prepared.places
     if places is None:
         return inputs.FilesystemsPrepared(effect.cycle, prepared.parts, prepared.doubts)
-    located = {app: tuple(places[path] for path in paths) for app, paths in declared.items()}
+    located = {app: tuple(place for path in paths for place in places[path]) for app, paths in declared.items()}
     return inputs.FilesystemsPrepared(effect.cycle, prepared.parts, prepared.doubts, located)
 
 

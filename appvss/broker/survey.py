@@ -8,6 +8,7 @@ from appvss.freezer.mountinfo import shown
 from appvss.freezer.plan import Plan
 from appvss.model.app import AppId
 from appvss.model.filesystem import (
+    DeclaredPath,
     FilesystemApp,
     FilesystemSurvey,
     FilesystemWarning,
@@ -19,9 +20,17 @@ from appvss.model.names import printable
 
 
 def is_apart(plan: Plan, paths: Sequence[str]) -> bool:
-    """Whether a freeze does not concern an app: it declares paths, all of which are found, and means none of them."""
-    places = [plan.places.get(path) for path in paths] if plan.places is not None else []
-    return bool(places) and all(place is not None and place.device and not place.is_meant for place in places)
+    """Whether a freeze does not concern an app: it declares paths, all of which are there, and means none of them.
+
+    One at which the broker sees nothing may have its files anywhere, such as in a container's volume.
+    """
+    places = _places(plan, paths)
+    is_known = plan.places is not None and all(path in plan.places for path in paths)
+    return bool(places) and is_known and all(one.device and one.is_there and not one.is_meant for one in places)
+
+
+def _places(plan: Plan, paths: Sequence[str]) -> list[DeclaredPath]:
+    return [place for path in paths for place in (plan.places or {}).get(path, ())]
 
 
 def survey_of(plan: Plan, scope: Scope, declared: Mapping[AppId, Sequence[str]]) -> FilesystemSurvey:
@@ -61,8 +70,10 @@ def survey_of(plan: Plan, scope: Scope, declared: Mapping[AppId, Sequence[str]])
 
 def _apps(plan: Plan, scope: Scope, declared: Mapping[AppId, Sequence[str]]) -> Iterator[FilesystemApp]:
     for app, paths in sorted(declared.items()):
-        places = [place for path in paths if plan.places is not None and (place := plan.places.get(path))]
+        places = _places(plan, paths)
         told = tuple(printable(f"{place.path}: {place.reason}") for place in places if place.reason)
         apart = scope is Scope.NAMED and is_apart(plan, paths)
+        is_seen = scope is Scope.ALL or any(place.is_there for place in places)
         if apart or told:
-            yield FilesystemApp(str(app), apart, told, any(place.lowers for place in places) and not apart)
+            lowers = not is_seen or any(place.lowers for place in places)
+            yield FilesystemApp(str(app), apart, told, lowers and not apart)

@@ -193,6 +193,16 @@ CYCLE_ROWS: Final = (
 )
 """Every way in which a cycle can end other than it should."""
 
+NOBODY_CONCERNED: Final = CycleRow(
+    "no_app_concerned",
+    r"no app was held that has files on what was named",
+    "no app was held that has files on the file systems that were named, so nothing in this machine vouches for the "
+    "snapshot",
+    (
+        "See where the apps have their files: `appvss apps NAME`, and name those file systems.",
+        "If an app has files there that it does not declare: have them declared (docs/sdk.md, docs/agent.md).",
+    ),
+)
 NOBODY_REGISTERED: Final = CycleRow(
     "no_app_registered",
     r"no app was held",
@@ -255,7 +265,7 @@ def of_cycle(
     """
     outcomes = {part.outcome for part in filesystems if part.path in sentence}
     nobody = NOBODY_HELD if is_anybody_there else NOBODY_REGISTERED
-    for row in (*CYCLE_ROWS, nobody, OTHER):
+    for row in (*CYCLE_ROWS, NOBODY_CONCERNED, nobody, OTHER):
         found = re.match(row.pattern, sentence)
         if found and (row.filesystem is None or row.filesystem in outcomes):
             said = {name: text or row.otherwise for name, text in found.groupdict().items()}

@@ -68,6 +68,18 @@ APP_ROWS: Final = (
         r"it registered after it had been looked up",
     ),
     AppRow(
+        "app_unseen",
+        Outcome.HELD,
+        "{app} was held, and nothing lies at any of its paths, as the broker sees it: nobody can tell whether its "
+        "files were in the freeze",
+        (
+            "See what it declares: `appvss apps {name}`; and whether its file system is mounted: `findmnt`.",
+            "If it runs in a container: let it declare its files as this machine sees them.",
+            AGAIN,
+        ),
+        r"nothing lies at any of its paths",
+    ),
+    AppRow(
         "app_stands_still",
         Outcome.HELD,
         "{app} was held, and all it does is stand still: what it had in its memory is not in the snapshot",

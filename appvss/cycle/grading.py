@@ -6,9 +6,10 @@ The rules, in the order in which they are tried:
 - An app that held: `app`, or what it declares if that is less. When a path that it declares lies on a disk and on no
   file system that was frozen with the others, it is `fs`, or `raw` if that is so of all its paths. One whose files lie
   on `/` alone, which the requester spares, rests on what it does in its hold, as all do when no file system is frozen
-  here.
+  here. When nothing lies at any of its paths, as the broker sees it, its files are elsewhere, such as in a container or
+  on a file system that is not mounted any more: `raw`, unless everything was frozen.
 - An app that only stands still (it declares `fs`): `raw` unless this broker froze its file systems. Nobody else can be
-  relied on to bring to the disk what was on its way there.
+  relied on to bring to the disk what was on its way there. One that declares `raw` is worth no more.
 - An app that did not hold: `fs` if all its paths, or all that there is, lay on file systems that were frozen over the
   whole hold; else `raw`.
 """
@@ -28,7 +29,8 @@ from appvss.model.verdict import APART, AppOutcome, Outcome
 _NAMED: Final = 3
 """How many of an app's paths are named in a sentence."""
 _STANDS_STILL: Final = "it only stands still, and what it had in its memory is not in the snapshot"
-_UNSEEN: Final = "it registered after it had been looked up where the files of the apps lie"
+_UNLOCATED: Final = "it registered after it had been looked up where the files of the apps lie"
+_UNSEEN: Final = "nothing lies at any of its paths, as the broker sees it: nobody can tell where its files are"
 
 
 def graded(cycle: Cycle, part: Participant) -> AppOutcome:
@@ -47,21 +49,31 @@ def graded(cycle: Cycle, part: Participant) -> AppOutcome:
 def _of_held(cycle: Cycle, part: Participant) -> tuple[Grade | None, str]:
     inside, outside = _sides(cycle, part)
     if cycle.has_located_paths and cycle.filesystems_frozen and part.paths is None:
+        return Grade.RAW, _UNLOCATED
+    if part.paths and not any(path.is_there for path in part.paths) and not _is_all_frozen(cycle):
         return Grade.RAW, _UNSEEN
     if outside and cycle.filesystems.scope is Scope.NAMED and not any(path.is_meant for path in part.paths or ()):
         return None, APART
     rests_on_hold = not inside and all(path.is_spared for path in outside)
     if outside and not rests_on_hold:
         return Grade.FS if inside else Grade.RAW, _not_in_freeze(outside)
+    if part.registration.grade is Grade.RAW:
+        return Grade.RAW, _STANDS_STILL
     if part.registration.grade is Grade.FS:
-        return Grade.FS if cycle.filesystems_frozen and not outside else Grade.RAW, _STANDS_STILL
+        return _of_other(cycle, part), _STANDS_STILL
     return Grade.APP, ""
 
 
 def _of_other(cycle: Cycle, part: Participant) -> Grade:
     inside, outside = _sides(cycle, part)
-    is_frozen = inside or cycle.filesystems.scope is Scope.ALL
-    return Grade.FS if cycle.filesystems_frozen and is_frozen and not outside else Grade.RAW
+    is_frozen = cycle.filesystems_frozen and (inside or _is_all_frozen(cycle))
+    return Grade.FS if is_frozen and not outside else Grade.RAW
+
+
+def _is_all_frozen(cycle: Cycle) -> bool:
+    """Whether this broker froze all that there is on the machine's disks, wherever an app has its files."""
+    is_whole = cycle.filesystems.scope is Scope.ALL and not cycle.filesystems.spares_root
+    return is_whole and cycle.filesystems_frozen and not cycle.filesystems_missing
 
 
 def _sides(cycle: Cycle, part: Participant) -> tuple[list[DeclaredPath], list[DeclaredPath]]:

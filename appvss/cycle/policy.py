@@ -2,7 +2,7 @@
 
 The rules, in the order in which they are tried:
 - The requester was told no: `failed`. There should be no snapshot.
-- Nothing speaks against it and at least one app held: `application`.
+- Nothing speaks against it and at least one app held that the freeze concerns: `application`.
 - File systems were frozen over the whole hold, and the requester ended the hold itself: `filesystem`.
 - Everything else: `crash`. The machine may have been running when the snapshot was taken.
 
@@ -65,7 +65,7 @@ def judge(
     named = [outcome for outcome in spoken if outcome.requirement is not Requirement.IGNORED]
     doubts = [outcome for outcome in named if outcome.requirement is Requirement.REQUIRED]
     lesser = [outcome for outcome in named if outcome.requirement is Requirement.TOLERATED]
-    nobody = not any(outcome.outcome is Outcome.HELD for outcome in outcomes)
+    nobody = not any(outcome.outcome is Outcome.HELD and outcome.is_concerned for outcome in outcomes)
     if not told_go_on:
         level = Level.FAILED
     elif not (doubts or ended_by or filesystems_doubt or filesystems_missing or nobody):
@@ -77,7 +77,8 @@ def judge(
     reasons = [reason for reason in (ended_by, filesystems_doubt, *filesystems_missing) if reason]
     reasons += _sentences(doubts)
     if nobody and told_go_on and not doubts:
-        reasons.append("no app was held: nothing in this machine vouches for the snapshot")
+        which = "" if all(outcome.is_concerned for outcome in outcomes) else " that has files on what was named"
+        reasons.append(f"no app was held{which}: nothing in this machine vouches for the snapshot")
     reasons += _sentences(lesser)
     reasons += journal_notes
     return Verdict(cycle, level, tuple(outcomes), tuple(dict.fromkeys(reasons)), hold, filesystems)

@@ -36,8 +36,8 @@ class Prepared:
     parts: tuple[FilesystemPart, ...] = ()
     doubts: tuple[str, ...] = ()
     """One sentence for each file system that is left out and lowers the verdict by the administrator's word."""
-    places: Mapping[str, DeclaredPath] | None = None
-    """Where each declared path lies; None: this freezer does not tell."""
+    places: Mapping[str, tuple[DeclaredPath, ...]] | None = None
+    """Where each declared path lies, and what is mounted below it; None: this freezer does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

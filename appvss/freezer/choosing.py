@@ -132,6 +132,28 @@ def plain_path(path: bytes) -> bytes:
     return b"/" + b"/".join(parts)
 
 
+def mounted_below(
+    mounts: MountTable, blocks: Mapping[str, SuperBlock], settings: FilesystemSettings
+) -> tuple[Mount, ...]:
+    """The mounts that count with a folder above them: what lies in them is written to, and would be missing from a copy
+    of the folder. Not what the administrator leaves out, nor what a program, another machine or the kernel has put into
+    memory.
+    """
+    return tuple(
+        mount
+        for mount in mounts.mounts
+        if not (block := blocks[mount.device]).is_read_only
+        and block.kind not in (Kind.NEVER_WRITTEN, Kind.MEMORY, Kind.KERNEL)
+        and _why_excluded(block.known.path, settings) is None
+        and not mounts.is_hidden(mount)
+    )
+
+
+def is_below(path: bytes, folder: bytes) -> bool:
+    """Whether a path leads through a folder, both without symbolic links."""
+    return path != folder and path.startswith(folder.rstrip(b"/") + b"/")
+
+
 class _Choosing:
     """The choice in the making."""
 
@@ -150,6 +172,7 @@ class _Choosing:
         self._spared: set[str] = set()
         self._left: dict[Left, None] = {}
         self._cautions: dict[Caution, None] = {}
+        self._below = mounted_below(mounts, blocks, settings)
 
     def add_named(self, path: str) -> None:
         """A mount point that the requester names.
@@ -174,12 +197,20 @@ class _Choosing:
         self.wanted.add(mount.device)
 
     def add_declared(self, path: str) -> None:
-        """A path that an app declares."""
-        mount = self._mounts.carrying(self._resolved(path)) if path.startswith("/") else None
+        """A path that an app declares, with what is mounted below it."""
+        plain = self._resolved(path)
+        mount = self._mounts.carrying(plain) if path.startswith("/") else None
         if mount is None:
             place = path.encode("utf-8", "surrogateescape")
             self._leave(place, "", "", "an app declares it, and nobody can tell where it lies")
             return
+        self._add_mount(mount, path)
+        for other in self._below:
+            if is_below(other.path, plain):
+                self._add_mount(other, shown(other.path))
+
+    def _add_mount(self, mount: Mount, path: str) -> None:
+        """The mount of a declared path, or one below it."""
         block = self._blocks[mount.device]
         device = mount.device
         if block.kind is Kind.OVERLAY and not block.is_read_only:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from appvss.freezer.choosing import Chosen, FilesystemSettings, plain_path, why_left
+from appvss.freezer.choosing import Chosen, FilesystemSettings, is_below, mounted_below, plain_path, why_left
 from appvss.freezer.dependency import Dependencies
 from appvss.freezer.kinds import Kind
 from appvss.freezer.mountinfo import Mount, MountTable, shown
@@ -23,8 +23,9 @@ def places(
     dependencies: Dependencies,
     chosen: Chosen,
     settings: FilesystemSettings,
-) -> dict[str, DeclaredPath]:
-    """Where each declared path lies. One that does not exist lies where it would be made.
+) -> dict[str, tuple[DeclaredPath, ...]]:
+    """Where each declared path lies, and after it what is mounted below it that has files of its own. One that does not
+    exist lies where it would be made.
 
     Args:
         declared: what apps declare.
@@ -35,36 +36,46 @@ def places(
         settings: the administrator's word.
     """
     targets = frozenset(block.device for block in chosen.targets)
-    found = {}
-    for path in dict.fromkeys(declared):
-        mount = _mount_of(path, mounts, dependencies)
-        if mount is None:
-            found[path] = DeclaredPath(printable(path), reason="nobody can tell where it lies", lowers=True)
-            continue
+
+    def place(path: str, mount: Mount) -> DeclaredPath:
         block = blocks[mount.device]
         device = _written_to(block, dependencies)
-        reason, lowers = "", False
+        reasons, lowers, is_there = [], False, path not in dependencies.missing
+        if not is_there:
+            reasons.append(_NOT_THERE)
         if device not in targets:
-            reason, lowers = _why_not(block, blocks.get(device), chosen, settings)
-        elif path in dependencies.missing:
-            reason = _NOT_THERE
-        found[path] = DeclaredPath(
+            why, lowers = _why_not(block, blocks.get(device), chosen, settings)
+            reasons.append(f"{shown(mount.path)}: {why}")
+        return DeclaredPath(
             path=printable(path),
             device=device,
             is_planned=device in targets,
             is_meant=not chosen.wanted.isdisjoint({device, *dependencies.carriers_of(device)}),
-            reason=f"{shown(mount.path)}: {reason}" if reason and reason is not _NOT_THERE else reason,
+            reason="; ".join(reasons),
             lowers=lowers,
             is_spared=device in chosen.spared,
+            is_there=is_there,
         )
+
+    below = mounted_below(mounts, blocks, settings)
+    found: dict[str, tuple[DeclaredPath, ...]] = {}
+    for path in dict.fromkeys(declared):
+        plain = _resolved(path, dependencies)
+        mount = mounts.carrying(plain) if plain else None
+        if mount is None:
+            unknown = DeclaredPath(printable(path), reason="nobody can tell where it lies", lowers=True)
+            found[path] = (unknown,)
+            continue
+        own = place(path, mount)
+        others = [place(shown(other.path), other) for other in below if is_below(other.path, plain)]
+        found[path] = (own, *(other for other in others if other.device != own.device))
     return found
 
 
-def _mount_of(path: str, mounts: MountTable, dependencies: Dependencies) -> Mount | None:
+def _resolved(path: str, dependencies: Dependencies) -> bytes:
     if not path.startswith("/"):
-        return None
-    plain = plain_path(path.encode("utf-8", "surrogateescape"))
-    return mounts.carrying(dependencies.resolved.get(path) or plain)
+        return b""
+    return dependencies.resolved.get(path) or plain_path(path.encode("utf-8", "surrogateescape"))
 
 
 def _written_to(block: SuperBlock, dependencies: Dependencies) -> str:

@@ -53,8 +53,8 @@ class Plan:
     cautions: tuple[Caution, ...] = ()
     veto: str = ""
     """Why nothing may be frozen, one lower-case sentence; empty: it may."""
-    places: Mapping[str, DeclaredPath] | None = None
-    """Where each path lies that apps declare; None: nobody has looked."""
+    places: Mapping[str, tuple[DeclaredPath, ...]] | None = None
+    """Where each path lies that apps declare, and what is mounted below it; None: nobody has looked."""
 
     @property
     def targets(self) -> tuple[Target, ...]:

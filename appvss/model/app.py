@@ -98,6 +98,7 @@ class Registration:
     watch_paths: bool = False
     """Whether the broker looks for changes of the paths that it declared while it is held."""
     grade: Grade = Grade.APP
-    """What a copy is worth, at most, that is taken in its hold: `app`, or `fs` if it only stands still."""
+    """What a copy is worth, at most, that is taken in its hold: `app`; `fs` if it only stands still; `raw` if it
+    promises nothing."""
     set_aside: str = ""
     """Why it is not asked to freeze, by the administrator's policy; empty: it takes part."""

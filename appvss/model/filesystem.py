@@ -92,7 +92,7 @@ class DeclaredPath:
     """Where a path lies that an app declares, as the freezer has found it before the freeze."""
 
     path: str
-    """As the app wrote it, printable."""
+    """As the app wrote it, printable; or a mount point below that."""
     device: str = ""
     """`major:minor` of the super block that what is written there goes to; empty: nobody can tell."""
     is_planned: bool = False
@@ -105,6 +105,8 @@ class DeclaredPath:
     """Whether the app's copy is worth less by it: it is on a disk, and is not to be frozen."""
     is_spared: bool = False
     """Whether it is not to be frozen only because the requester spares `/` (`FilesystemChoice.spares_root`)."""
+    is_there: bool = True
+    """Whether something lies there, as the broker sees it; yes, where nobody could look."""
 
 
 class FreezerMode(StrEnum):

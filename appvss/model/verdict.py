@@ -45,7 +45,8 @@ class Outcome(StrEnum):
 
 
 APART: Final = "none of its paths is on a named file system"
-"""Why an app is `skipped` that a freeze of named file systems does not concern. It counts as no failure."""
+"""Why an app is `skipped` that a freeze of named file systems does not concern, or has no grade if it was asked all the
+same. It counts as no failure, and does not vouch for the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ class AppOutcome:
     def is_apart(self) -> bool:
         """Whether it was not asked because the freeze does not concern it."""
         return self.outcome is Outcome.SKIPPED and self.reason == APART
+
+    @property
+    def is_concerned(self) -> bool:
+        """Whether it may have files on what was frozen: it was not found to have none there."""
+        return self.reason != APART
 
     @property
     def is_lessened(self) -> bool:

@@ -18,11 +18,16 @@ from appvss.model.filesystem import DeclaredPath, FilesystemChoice, Scope
 
 NAMED = FilesystemChoice(Scope.NAMED, ("/srv",))
 PLACES = {
-    "/srv/a": DeclaredPath("/srv/a", "8:1", is_planned=True, is_meant=True),
-    "/mail": DeclaredPath("/mail", "8:2", reason="/: the requester does not mean it", lowers=True),
-    "/run/a": DeclaredPath("/run/a", "0:9", reason="/run: it lies in memory"),
-    "/ro": DeclaredPath("/ro", "8:3", is_meant=True, reason="/ro: it is read-only"),
-    "odd": DeclaredPath("odd", reason="nobody can tell where it lies", lowers=True),
+    "/srv/a": (DeclaredPath("/srv/a", "8:1", is_planned=True, is_meant=True),),
+    "/mail": (DeclaredPath("/mail", "8:2", reason="/: the requester does not mean it", lowers=True),),
+    "/run/a": (DeclaredPath("/run/a", "0:9", reason="/run: it lies in memory"),),
+    "/ro": (DeclaredPath("/ro", "8:3", is_meant=True, reason="/ro: it is read-only"),),
+    "odd": (DeclaredPath("odd", reason="nobody can tell where it lies", lowers=True),),
+    "/inside": (DeclaredPath("/inside", "8:2", lowers=True, is_there=False),),
+    "/": (
+        DeclaredPath("/", "8:2", reason="/: the requester does not mean it", lowers=True),
+        DeclaredPath("/srv", "8:1", is_planned=True, is_meant=True),
+    ),
 }
 
 
@@ -66,6 +71,8 @@ async def test_apart_is_who_declares_paths_none_of_which_is_named() -> None:
         odd=("odd", "/mail"),
         unseen=("/mail", "/new"),
         pathless=(),
+        contained=("/inside", "/mail"),
+        above=("/",),
     )
     assert await apart(freezer, NAMED, apps) == {AppId("mail"), AppId("memory")}
 

@@ -222,9 +222,9 @@ async def test_the_freezer_is_asked_for_each_apps_paths_and_its_word_is_that_of_
         Hearing(made, "a", paths=("/srv/a", "/wal/a"))
         Hearing(made, "b", paths=("/srv/b",))
         made.freezer.places = {
-            "/srv/a": DeclaredPath("/srv/a", SRV.device, is_planned=True, is_meant=True),
-            "/srv/b": DeclaredPath("/srv/b", SRV.device, is_planned=True, is_meant=True),
-            "/wal/a": DeclaredPath("/wal/a", "8:9", reason="/wal: the requester does not mean it", lowers=True),
+            "/srv/a": (DeclaredPath("/srv/a", SRV.device, is_planned=True, is_meant=True),),
+            "/srv/b": (DeclaredPath("/srv/b", SRV.device, is_planned=True, is_meant=True),),
+            "/wal/a": (DeclaredPath("/wal/a", "8:9", reason="/wal: the requester does not mean it", lowers=True),),
         }
         hold = made.local.begin("me", None, None, ALL)
         assert await hold.held()

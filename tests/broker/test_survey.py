@@ -44,9 +44,9 @@ def test_everything_is_told_in_its_order_and_nothing_that_a_terminal_would_obey(
 
 def test_apps_are_told_whose_paths_are_not_in_the_freeze_and_who_would_not_be_asked() -> None:
     places = {
-        "/srv/a": DeclaredPath("/srv/a", "8:1", is_planned=True, is_meant=True),
-        "/wal": DeclaredPath("/wal", "8:2", reason="/: the requester does not mean it", lowers=True),
-        "/run/a": DeclaredPath("/run/a", "0:9", reason="/run: it lies in memory"),
+        "/srv/a": (DeclaredPath("/srv/a", "8:1", is_planned=True, is_meant=True),),
+        "/wal": (DeclaredPath("/wal", "8:2", reason="/: the requester does not mean it", lowers=True),),
+        "/run/a": (DeclaredPath("/run/a", "0:9", reason="/run: it lies in memory"),),
     }
     declared = {
         AppId("b"): ("/wal",),

@@ -31,6 +31,7 @@ APP = AppId("orders-db", "eu")
 PEERS = {APP: Peer(70070, 70070, 4194400)}
 """No machine has such a user or such a process."""
 REQUIRED, TOLERATED, IGNORED = Requirement.REQUIRED, Requirement.TOLERATED, Requirement.IGNORED
+UNVOUCHED = (Level.CRASH, Level.FILESYSTEM)
 HELD = AppOutcome(AppId("web"), Outcome.HELD, REQUIRED, 50, hold=timedelta(seconds=3))
 
 
@@ -44,8 +45,9 @@ def cycle(level: Level, *parts: AppOutcome, ended_by: str = "", notes: tuple[str
     failed = [one for one in spoken if one.outcome is not Outcome.SKIPPED or one.reason]
     reasons = [ended_by] if ended_by else []
     reasons += [sentence_of(one) for one in failed if one.requirement is REQUIRED]
-    if not any(one.outcome is Outcome.HELD for one in parts) and level in (Level.CRASH, Level.FILESYSTEM):
-        reasons.append("no app was held: nothing in this machine vouches for the snapshot")
+    if not any(one.outcome is Outcome.HELD and one.is_concerned for one in parts) and level in UNVOUCHED:
+        which = "" if all(one.is_concerned for one in parts) else " that has files on what was named"
+        reasons.append(f"no app was held{which}: nothing in this machine vouches for the snapshot")
     reasons += [sentence_of(one) for one in failed if one.requirement is TOLERATED]
     reasons += notes
     hold = None if level is Level.FAILED else timedelta(seconds=3)
@@ -102,6 +104,8 @@ def _outcomes() -> Iterator[tuple[str, AppOutcome, Level]]:
     yield "outside_freeze", part(Outcome.HELD, outside, grade=Grade.FS), Level.FILESYSTEM
     late = "it registered after it had been looked up where the files of the apps lie"
     yield "unlocated", part(Outcome.HELD, late, grade=Grade.RAW), Level.FILESYSTEM
+    unseen = "nothing lies at any of its paths, as the broker sees it: nobody can tell where its files are"
+    yield "unseen", part(Outcome.HELD, unseen, grade=Grade.RAW), Level.FILESYSTEM
     still = "it only stands still, and what it had in its memory is not in the snapshot"
     yield "stands_still", part(Outcome.HELD, still, grade=Grade.FS), Level.FILESYSTEM
     yield "stands_still_alone", part(Outcome.HELD, still, grade=Grade.RAW), crash
@@ -238,6 +242,7 @@ def details() -> dict[str, CycleDetail]:
     found["level_filesystem"] = cycle(Level.FILESYSTEM, HELD, part(Outcome.HOLD_LOST, "the lock was taken away"))
     found["no_app_registered"] = cycle(Level.CRASH)
     found["no_app_held"] = cycle(Level.CRASH, part(Outcome.VETOED, "a schema change is running", TOLERATED))
+    found["no_app_concerned"] = cycle(Level.FILESYSTEM, part(Outcome.SKIPPED, APART))
     notes = ("the journal could not be written: the disk is full", "the certificate could not be written: no space")
     found["history_tolerated"] = cycle(Level.APPLICATION, HELD, notes=notes)
     found["adopted_unproven"] = cycle(

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from appvss.cli import cycle_reasons, reasons
-from appvss.cli.cycle_reasons import ADOPTED, CYCLE_ROWS, NOBODY_HELD, NOBODY_REGISTERED, OTHER, OVERLAP_REFUSED
+from appvss.cli.cycle_reasons import (
+    ADOPTED,
+    CYCLE_ROWS,
+    NOBODY_CONCERNED,
+    NOBODY_HELD,
+    NOBODY_REGISTERED,
+    OTHER,
+    OVERLAP_REFUSED,
+)
 from appvss.cli.explanation import explain
 from appvss.cli.reasons import APP_ROWS, LEVELS, REHEARSED
 from appvss.model.app import Requirement
@@ -43,7 +51,7 @@ def every_kind() -> set[str]:
 
 def test_every_row_of_both_tables_has_a_case() -> None:
     kinds = {row.kind for row in (*APP_ROWS, *CYCLE_ROWS)}
-    beside = {row.kind for row in (ADOPTED, NOBODY_HELD, NOBODY_REGISTERED, OTHER, OVERLAP_REFUSED)}
+    beside = {row.kind for row in (ADOPTED, NOBODY_CONCERNED, NOBODY_HELD, NOBODY_REGISTERED, OTHER, OVERLAP_REFUSED)}
     assert every_kind() == kinds | beside
 
 
@@ -85,7 +93,7 @@ def test_a_held_app_that_has_no_reason_of_its_own_is_no_doubt(held: AppOutcome) 
 
 
 def test_every_step_of_every_row_is_a_sentence_and_there_is_one() -> None:
-    beside = (ADOPTED, NOBODY_HELD, NOBODY_REGISTERED, OTHER, OVERLAP_REFUSED)
+    beside = (ADOPTED, NOBODY_CONCERNED, NOBODY_HELD, NOBODY_REGISTERED, OTHER, OVERLAP_REFUSED)
     for row in (*APP_ROWS, *CYCLE_ROWS, *beside):
         assert row.next_steps, row.kind
         assert all(step[0].isupper() or step[0] == "`" for step in row.next_steps), row.kind
@@ -179,7 +187,7 @@ def test_the_page_has_every_word_and_no_other() -> None:
     page = (CYCLE_ROOM.parents[1] / "docs" / "why.md").read_text(encoding="utf-8")
     apps = [row[:2] for row in rows(section("why.md", "## What an app can have done"))]
     assert apps == [["held", ""], *([row.outcome.value, row.kind] for row in APP_ROWS)]
-    beside = [row.kind for row in (NOBODY_REGISTERED, NOBODY_HELD, OTHER)]
+    beside = [row.kind for row in (NOBODY_CONCERNED, NOBODY_REGISTERED, NOBODY_HELD, OTHER)]
     cycles = [row[0] for row in rows(section("why.md", "## What can end a cycle, or lower it as a whole"))]
     assert set(cycles) == {row.kind for row in CYCLE_ROWS} | set(beside)
     assert len(cycles) == len(set(cycles))

@@ -219,11 +219,12 @@ class World:
         overlap: Overlap = Overlap.REFUSE,
         scope: Scope = Scope.NONE,
         apart: tuple[str, ...] = (),
+        spares_root: bool = False,
     ) -> Request:
         self.requests += 1
         number, requester, rehearses = str(self.requests), f"{source} host", source == REHEARSAL
         far = frozenset(map(AppId, apart))
-        how = (reserve, hold, supersedes, overlap, rehearses, FilesystemChoice(scope), far)
+        how = (reserve, hold, supersedes, overlap, rehearses, FilesystemChoice(scope, spares_root=spares_root), far)
         return Request(number, source, kind, requester, self.now + limit, *how)
 
     def check(
@@ -248,8 +249,10 @@ class World:
         overlap: Overlap = Overlap.REFUSE,
         scope: Scope = Scope.NONE,
         apart: tuple[str, ...] = (),
+        spares_root: bool = False,
     ) -> Request:
-        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap, scope, apart)
+        choice = (scope, apart, spares_root)
+        request = self.request(RequestKind.FREEZE, source, limit, reserve, hold, supersedes, overlap, *choice)
         self.feed(FreezeRequested(request, f"c{request.id}"))
         return request
 

@@ -56,7 +56,7 @@ def test_when_a_freeze_concerns_nobody_its_file_systems_are_all_that_is_held() -
     world.filesystems_froze(True, SRV)
     world.thaw("local")
     verdict = world.finish()
-    reason = "no app was held: nothing in this machine vouches for the snapshot"
+    reason = "no app was held that has files on what was named: nothing in this machine vouches for the snapshot"
     assert (verdict.level, verdict.reasons) == (Level.FILESYSTEM, (reason,))
 
 

@@ -21,8 +21,12 @@ WAL = DeclaredPath("/wal/a", "8:2", reason="/wal: the requester does not mean it
 WAL_PLANNED = DeclaredPath("/wal/a", "8:2", is_planned=True, is_meant=True)
 RUN = DeclaredPath("/run/a", "0:9", reason="/run: it lies in memory: no snapshot of a disk has it")
 ROOT = DeclaredPath("/var/a", "8:3", reason="/: its requester leaves that out", lowers=True, is_spared=True)
+GONE = DeclaredPath("/data/a", "8:1", True, True, "nothing lies there, as the broker sees it", is_there=False)
+GONE_ON_ROOT = DeclaredPath("/opt/a", "8:3", reason="nothing lies there; /: spared", lowers=True, is_there=False)
+GONE_SPARED = DeclaredPath("/opt/a", "8:3", lowers=True, is_spared=True, is_there=False)
 LOST = DeclaredPath("var", "", reason="nobody can tell where it lies", lowers=True)
 OUTSIDE = "it has files in /wal/a, which is not in the freeze: /wal: the requester does not mean it"
+UNSEEN = "nothing lies at any of its paths, as the broker sees it: nobody can tell where its files are"
 STILL = "it only stands still, and what it had in its memory is not in the snapshot"
 
 Paths = tuple[DeclaredPath, ...]
@@ -82,6 +86,10 @@ def outcome_of(world: World) -> AppOutcome:
         # It was to be frozen, and turned out to have no freeze.
         ((DATA, WAL_PLANNED), FS, "it has files in /wal/a, which is not in the freeze", Level.FILESYSTEM),
         (None, RAW, "it registered after it had been looked up where the files of the apps lie", Level.FILESYSTEM),
+        ((DATA, GONE), APP, "", Level.APPLICATION),
+        ((GONE,), RAW, UNSEEN, Level.FILESYSTEM),
+        ((GONE, GONE_ON_ROOT), RAW, UNSEEN, Level.FILESYSTEM),
+        ((GONE_SPARED,), RAW, UNSEEN, Level.FILESYSTEM),
     ],
 )
 def test_a_held_app_is_worth_what_the_file_systems_of_its_paths_say(
@@ -93,6 +101,21 @@ def test_a_held_app_is_worth_what_the_file_systems_of_its_paths_say(
     assert world.verdict.reasons == (
         (f"a (required) was held, and its copy is worth less: {reason}",) if level is Level.FILESYSTEM else ()
     )
+
+
+@pytest.mark.parametrize(
+    ("spares_root", "doubts", "grade"), [(False, (), APP), (True, (), RAW), (False, ("/usb is not frozen",), RAW)]
+)
+def test_where_everything_is_frozen_it_does_not_matter_where_the_files_of_an_app_are(
+    spares_root: bool, doubts: tuple[str, ...], grade: Grade
+) -> None:
+    world = World()
+    world.register("a")
+    world.freeze("local", scope=Scope.ALL, spares_root=spares_root)
+    world.filesystems_prepared(doubts=doubts, paths={"a": (GONE,)})
+    world.ack("a")
+    world.filesystems_froze(True, SRV)
+    assert outcome_of(world).grade is grade
 
 
 def test_one_that_is_tolerated_is_named_and_lowers_nothing() -> None:
@@ -128,6 +151,8 @@ def test_what_is_left_out_lowers_also_when_nothing_was_frozen_at_all() -> None:
         ((DATA,), Scope.DECLARED, True, FS, Level.FILESYSTEM),
         ((), Scope.ALL, True, FS, Level.FILESYSTEM),
         ((ROOT,), Scope.DECLARED, True, RAW, Level.FILESYSTEM),
+        ((), Scope.DECLARED, True, RAW, Level.FILESYSTEM),  # nobody knows where its files lie
+        ((), Scope.NAMED, True, RAW, Level.FILESYSTEM),
         ((), Scope.NONE, False, RAW, Level.CRASH),
     ],
 )
@@ -140,10 +165,31 @@ def test_one_that_only_stands_still_is_worth_its_file_systems(
     assert world.verdict.reasons == (f"a (required) was held, and its copy is worth less: {STILL}",)
 
 
-def test_an_app_without_a_path_on_a_named_file_system_that_was_asked_lowers_nothing() -> None:
-    world = world_of((WAL,), scope=Scope.NAMED)
+def test_one_that_declares_that_its_hold_is_worth_nothing_is_believed() -> None:
+    world = world_of((DATA,), grade=RAW)
     outcome = outcome_of(world)
-    assert (outcome.grade, outcome.reason, world.verdict.level) == (None, APART, Level.APPLICATION)
+    assert (outcome.grade, outcome.reason, world.verdict.level) == (RAW, STILL, Level.FILESYSTEM)
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_an_app_without_a_path_on_a_named_file_system_that_was_asked_lowers_nothing_and_vouches_for_nothing(
+    is_alone: bool,
+) -> None:
+    world = World()
+    world.register("far")
+    others = [] if is_alone else ["a"]
+    for name in others:
+        world.register(name)
+    world.freeze("local", scope=Scope.NAMED)
+    world.filesystems_prepared(paths={"far": (WAL,), "a": (DATA,)})
+    world.ack("far", *others)
+    world.filesystems_froze(True, SRV)
+    world.thaw("local")
+    verdict = world.finish()
+    (far,) = [outcome for outcome in verdict.outcomes if outcome.app.name == "far"]
+    assert (far.outcome, far.grade, far.reason) == (Outcome.HELD, None, APART)
+    reason = "no app was held that has files on what was named: nothing in this machine vouches for the snapshot"
+    assert (verdict.level, verdict.reasons) == ((Level.FILESYSTEM, (reason,)) if is_alone else (Level.APPLICATION, ()))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +199,7 @@ def test_an_app_without_a_path_on_a_named_file_system_that_was_asked_lowers_noth
         ((DATA, WAL), Scope.DECLARED, True, RAW),
         ((), Scope.DECLARED, True, RAW),
         ((), Scope.ALL, True, FS),
+        ((), Scope.NAMED, True, RAW),
         ((DATA,), Scope.ALL, False, RAW),
         ((), Scope.NONE, False, RAW),
     ],
@@ -247,6 +294,19 @@ def test_a_process_that_comes_back_while_they_are_prepared_has_its_paths_where_t
     world.thaw("local")
     verdict = world.finish()
     assert (verdict.level, [part.grade for part in verdict.outcomes]) == (Level.APPLICATION, [APP, APP])
+
+
+@pytest.mark.parametrize(("spares_root", "doubts"), [(True, ()), (False, ("/usb is not frozen",))])
+def test_one_that_did_not_hold_and_declares_nothing_may_have_its_files_on_what_was_left_out(
+    spares_root: bool, doubts: tuple[str, ...]
+) -> None:
+    world = World()
+    world.register("a", requirement=Requirement.TOLERATED)
+    world.freeze("local", scope=Scope.ALL, spares_root=spares_root)
+    world.filesystems_prepared(doubts=doubts, paths={"a": ()})
+    world.veto("a")
+    world.filesystems_froze(True, SRV)
+    assert outcome_of(world).grade is RAW
 
 
 def test_where_a_process_has_its_files_says_nothing_of_the_one_that_comes_in_its_place() -> None:

@@ -45,6 +45,8 @@ async def orders_db(*paths: Path | str, **hello: Any) -> AsyncIterator[tuple[Run
 async def test_an_app_with_files_on_a_volume_that_is_not_frozen_is_worth_less(loop_disks: LoopDisks) -> None:
     data, wal = loop_disks.make("data"), loop_disks.make("wal", "xfs")
     (data.path / "wal").symlink_to(wal.path / "orders")
+    for disk in (data, wal):
+        (disk.path / "orders").mkdir()
     async with orders_db(data.path / "orders", data.path / "wal") as (broker, app):
         done = await frozen_with(broker, app, "--mount", str(data.path))
         assert done.code == ExitCode.NOT_CONSISTENT, done
@@ -65,8 +67,26 @@ async def test_an_app_with_files_on_a_volume_that_is_not_frozen_is_worth_less(lo
         assert outcome_of(declared.document, "orders-db")["grade"] == "app"
 
 
+async def test_a_volume_that_is_mounted_below_a_declared_folder_has_files_of_the_app(loop_disks: LoopDisks) -> None:
+    data, wal = loop_disks.make("data"), loop_disks.make("wal")
+    (data.path / "wal").mkdir()
+    loop_disks.mount_other("--bind", str(wal.path), str(data.path / "wal"))
+    async with orders_db(data.path) as (broker, app):
+        declared = await frozen_with(broker, app)
+        assert declared.code == ExitCode.SUCCESS, declared
+        frozen = [part["path"] for part in declared.document["verdict"]["filesystems"]]
+        assert sorted(frozen) == [str(data.path), str(wal.path)]
+        assert outcome_of(declared.document, "orders-db")["grade"] == "app"
+        for named, other in ((data.path, f"{data.path}/wal"), (wal.path, data.path)):
+            done = await frozen_with(broker, app, "--mount", str(named))
+            found = outcome_of(done.document, "orders-db")
+            assert (found["outcome"], found["grade"], done.document["verdict"]["level"]) == ("held", "fs", "filesystem")
+            assert found["reason"].startswith(f"it has files in {other}, which is not in the freeze")
+
+
 async def test_an_app_of_other_volumes_alone_is_not_asked_and_lowers_nothing(loop_disks: LoopDisks) -> None:
     data, mail = loop_disks.make("data"), loop_disks.make("mail")
+    (mail.path / "spool").mkdir()
     async with (
         orders_db(data.path) as (broker, app),
         attached(broker.runtime_directory, "mail", paths=[f"{mail.path}/spool"]) as far,
@@ -94,6 +114,20 @@ async def test_an_app_of_other_volumes_alone_is_not_asked_and_lowers_nothing(loo
             await asked.thaw()
         again = await ended(second)
         assert outcome_of(again.document, "orders-db")["outcome"] == "skipped"
+
+
+async def test_an_app_whose_files_the_broker_does_not_see_is_asked_and_does_not_count_as_proven(
+    loop_disks: LoopDisks,
+) -> None:
+    data, mail = loop_disks.make("data"), loop_disks.make("mail")
+    (data.path / "orders").mkdir()
+    async with orders_db(data.path / "orders") as (broker, app):
+        loop_disks.unmount(data.path)  # or they are in a container
+        done = await frozen_with(broker, app, "--mount", str(mail.path))
+        found = outcome_of(done.document, "orders-db")
+        assert (found["outcome"], found["grade"], done.document["verdict"]["level"]) == ("held", "raw", "filesystem")
+        why = (await run_apart("why", "--json", "--runtime-directory", str(broker.runtime_directory))).document
+        assert [doubt["kind"] for doubt in why["doubts"]] == ["app_unseen"]
 
 
 async def test_a_hook_that_names_volumes_asks_their_apps_alone(loop_disks: LoopDisks) -> None:

@@ -50,7 +50,8 @@ def place(
     settings = FilesystemSettings(unfreezable=unfreezable)
     found = plan(choice, (path, *others), MOUNTS, AROUND, settings).places
     assert found is not None
-    return found[path]
+    (only,) = found[path]
+    return only
 
 
 @pytest.mark.parametrize("path", ["/data/db", "/var/db", "/merged/x", "/data", "/data/../data/./db"])
@@ -60,7 +61,8 @@ def test_in_the_freeze(path: str) -> None:
 
 def test_one_that_does_not_exist_lies_where_it_would_be_made_and_is_told() -> None:
     found = place("/data/not/yet")
-    assert (found.is_planned, found.lowers, found.reason) == (True, False, "nothing lies there, as the broker sees it")
+    assert (found.is_planned, found.lowers, found.is_there) == (True, False, False)
+    assert found.reason == "nothing lies there, as the broker sees it"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,58 @@ def test_what_the_requester_spares_is_told_apart() -> None:
 
 def test_nothing_lies_where_no_mount_is() -> None:
     found = plan(NAMED, ("/x",), table(mounted(3, "8:1", "/data", parent=1)), Dependencies(), FilesystemSettings())
-    assert found.places == {"/x": DeclaredPath("/x", "", reason="nobody can tell where it lies", lowers=True)}
+    assert found.places == {"/x": (DeclaredPath("/x", "", reason="nobody can tell where it lies", lowers=True),)}
+
+
+# -- what is mounted below
+
+
+def below(path: str, choice: FilesystemChoice, unfreezable: Unfreezable = Unfreezable.LOWER) -> list[DeclaredPath]:
+    found = plan(choice, (path,), MOUNTS, AROUND, FilesystemSettings(unfreezable=unfreezable)).places
+    assert found is not None
+    return list(found[path][1:])
+
+
+def test_what_is_mounted_below_a_declared_folder_belongs_to_it() -> None:
+    frozen = plan(DECLARED, ("/",), MOUNTS, AROUND, FilesystemSettings())
+    assert {target.path for target in frozen.targets} == {b"/", b"/data", b"/image"}
+    found = {place.path: (place.is_planned, place.lowers) for place in below("/", DECLARED)}
+    # Not what lies in memory, is read-only, or is excluded.
+    assert found == {
+        "/data": (True, False),
+        "/merged": (True, False),  # its upper directory lies on /data
+        "/image": (True, False),
+        "/usb": (False, True),
+        "/net": (False, True),
+        "/lost": (False, True),
+        "/program": (False, True),
+    }
+
+
+def test_a_named_file_system_below_a_declared_folder_is_meant_by_the_app() -> None:
+    (data, *others) = below("/", NAMED)
+    assert (data.path, data.is_planned, data.is_meant) == ("/data", True, True)
+    assert [place.path for place in others if not place.lowers] == ["/merged"]
+
+
+@pytest.mark.parametrize("path", ["/dat", "/data", "/data/db", "/image/x"])
+def test_what_only_begins_alike_or_lies_above_is_not_below(path: str) -> None:
+    assert below(path, DECLARED) == []
+
+
+def test_the_same_file_system_below_itself_is_told_once() -> None:
+    mounts = table(ROOT, mounted(3, "8:1", "/data"), mounted(4, "8:1", "/data/again", parent=3))
+    found = plan(DECLARED, ("/data",), mounts, Dependencies(), FilesystemSettings()).places
+    assert found == {"/data": (DeclaredPath("/data", "8:1", is_planned=True, is_meant=True),)}
+
+
+def test_what_is_hidden_below_a_folder_is_out_of_its_reach() -> None:
+    mounts = table(
+        ROOT, mounted(3, "8:1", "/data"), mounted(4, "8:2", "/data/wal", parent=3), mounted(5, "8:3", "/data")
+    )
+    found = plan(NAMED, ("/data",), mounts, Dependencies(), FilesystemSettings()).places
+    assert found is not None
+    assert [place.device for place in found["/data"]] == ["8:3"]
 
 
 # -- what is there

@@ -315,7 +315,7 @@ def test_nothing_is_frozen_when_nothing_is_wanted() -> None:
     none = plan(FilesystemChoice(Scope.NONE), ("/a",), parse(ROOT.encode() + b"\nodd"), NOTHING, FilesystemSettings())
     assert none.places is not None
     assert replace(none, places=None) == Plan()
-    assert not any(place.is_planned for place in none.places.values())
+    assert not any(place.is_planned for place in none.places["/a"])
 
 
 NAMED = table(
