@@ -140,8 +140,8 @@ def test_what_matters_is_found_measured_listed_and_explained() -> None:
 
 
 def anybody(text: str) -> str:
-    """What it says of any process of any user."""
-    return re.sub(r"(user|process|-p) \w+", r"\1 *", text)
+    """What it says of any process of any user, after however much of the time had gone before the app was asked."""
+    return re.sub(r"(user|process|-p|within) [\w.]+", r"\1 *", text)
 
 
 def environment_in(place: Path) -> dict[str, str]:
