@@ -327,7 +327,7 @@ async def test_a_freeze_that_hangs_is_named_and_thawed_as_soon_as_it_comes_back(
         assert takes_a_write(other.path)
         began = time.monotonic()
         thawed = await freezer.thaw("c")
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < BOUND  # and not for as long as the kernel hangs
         assert thawed == Thawed(False, f"the thaw of {upper.path} for cycle c hangs in the kernel", (str(upper.path),))
         assert freezer.state.condition is FreezerCondition.HANGING
         assert freezer.state.hanging == (str(upper.path),)
@@ -429,7 +429,7 @@ async def test_a_look_that_hangs_fails_the_prepare_and_the_next_until_it_is_back
         return planned(choice, declared)
 
     async with freezer_of(hang, tmp_path / "run") as freezer:
-        with pytest.raises(FreezeFailed, match="the file systems were not ready within 300"):
+        with pytest.raises(FreezeFailed, match=r"the file systems were not ready within \d"):
             await freezer.prepare("c", ALL, (), timedelta(seconds=0.3))
         assert freezer.state.condition is FreezerCondition.HANGING
         assert await freezer.thaw("c") == Thawed(unbroken=True)

@@ -6,7 +6,6 @@ import errno
 import os
 import resource
 import socket
-import time
 
 import pytest
 
@@ -51,9 +50,8 @@ def test_what_is_sent_to_the_group_is_heard_at_once(channel: NetlinkChannel, ker
 
 
 def test_nothing_is_waited_for(channel: NetlinkChannel) -> None:
-    began = time.monotonic()
+    assert not os.get_blocking(channel.fileno())
     assert channel.receive() == []
-    assert time.monotonic() - began < 1
     assert not os.get_inheritable(channel.fileno())
 
 
