@@ -32,6 +32,7 @@ HOOK: Final = "hook"
 """The name of the source whose hold stays between two calls (`sources/hook.py`)."""
 THAW_LIMIT: Final = timedelta(seconds=60)
 """How long a finish may take to be answered; the apps' own limits are far below."""
+_OVERDUE: Final = "its time was over before the broker had come to answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Hold:
 
         Raises:
             CycleError: there was no cycle, because another one is under way or the requester has hung up before it
-                was held.
+                was held; or its time was over before it was answered.
         """
         end = await asyncio.shield(self._ended)
         if isinstance(end, CycleError):
@@ -262,10 +263,16 @@ class LocalSource:
             self._forget(hold)
 
     def ended(self, record: CycleRecord) -> None:
-        """A cycle has ended; if it was a local one and its requester has not asked for the thaw, it hears of it now."""
-        for hold in list(self._open.values()):
+        """A cycle has ended; if it was a local one and its requester has not asked for the thaw, it hears of it now. So
+        does one whose time was over before it was answered, as after a broker that stood still: no answer comes any
+        more, and nobody may wait for it for ever.
+        """
+        for hold in {id(hold): hold for hold in self._open.values()}.values():
             if hold.cycle == record.cycle:
                 hold.end(record.verdict)
+                self._forget(hold)
+            elif not hold.cycle and hold.request.deadline < self._clock.now():
+                hold.end(CycleError(_OVERDUE, "See what became of it: `appvss history`, `appvss why`; then try again."))
                 self._forget(hold)
 
     def _forget(self, hold: Hold) -> None:

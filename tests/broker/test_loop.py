@@ -8,6 +8,7 @@ import asyncio
 import gc
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
@@ -30,7 +31,7 @@ from appvss.delivery.watch import Watchers
 from appvss.freezer.base import FreezeFailed, Frozen, Prepared, Thawed
 from appvss.history import open_state
 from appvss.model.app import AppId, Registration
-from appvss.model.errors import CycleBusy
+from appvss.model.errors import CycleBusy, CycleError
 from appvss.model.filesystem import (
     NO_FILESYSTEMS,
     DeclaredPath,
@@ -556,3 +557,13 @@ async def test_app_that_comes_back_in_its_hold_proves_it() -> None:
             await hold.finish()
             await back.thaw()
             assert (await hold.verdict()).level == types_pb2.LEVEL_APPLICATION
+
+
+async def test_a_requester_hears_of_the_end_also_when_the_broker_wakes_up_after_its_time() -> None:
+    async with rig() as made:
+        made.freezer.may_freeze.clear()
+        hold = made.local.begin("me", timedelta(milliseconds=300), None)
+        time.sleep(0.5)  # noqa: ASYNC251 - nothing of the broker runs until its time is over
+        assert not await hold.held()
+        with pytest.raises(CycleError, match="its time was over"):
+            await hold.ended()
