@@ -18,6 +18,7 @@ from appvss.adapters import base, postgresql
 from appvss.adapters.errors import HoldRefused, ServerUnreachable, SettingInvalid
 from appvss.adapters.postgresql import Adapter, Recipe, Settings
 from appvss.adapters.postgresql import adapter as adapter_module
+from appvss.adapters.postgresql.session import connect
 from appvss.sdk.testing import FakeBroker
 from tests.adapters.postgresql_ground import CYCLE, Ground, freeze, new_server, new_standby, prepare, wal_records
 from tests.support.byte_relay import byte_relay
@@ -389,6 +390,19 @@ async def test_a_freeze_that_is_cancelled_leaves_nothing(server: Ground, outside
         assert asyncio.get_running_loop().time() - began < 1.0  # no answer is waited for
     server.await_value(SLOTS, 0)
     server.await_value(SESSIONS, 0)
+
+
+async def test_a_question_that_is_cancelled_as_the_server_ends_the_session_is_cancelled(server: Ground) -> None:
+    session = await connect(Settings(server.dsn))
+    server.sql(f"SELECT pg_terminate_backend({session.login_pid})")
+    others = asyncio.all_tasks()
+    asking = asyncio.create_task(session.rows("SELECT 1"))
+    await asyncio.sleep(0)
+    (answer,) = asyncio.all_tasks() - others - {asking}
+    answer.add_done_callback(lambda _: asking.cancel())  # the answer is there, and nobody has taken it yet
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await session.end()
 
 
 async def test_a_server_that_is_down_is_unreachable_and_worth_another_try(server: Ground) -> None:

@@ -95,8 +95,10 @@ class Session:
 
     def _cut(self) -> None:
         """Have the server see the end of the session, and whoever waits for an answer here, too."""
+        import psycopg
+
         with (
-            contextlib.suppress(OSError, AdapterError),
+            contextlib.suppress(OSError, psycopg.Error),  # the server may have ended it in the same moment
             socket.socket(fileno=os.dup(self._connection.fileno())) as twin,
         ):
             twin.shutdown(socket.SHUT_RDWR)
