@@ -130,6 +130,17 @@ async def test_it_is_a_plain_context_manager_too(server: Ground) -> None:
     assert position["marker"].encode().hex(" ").upper() in records
 
 
+async def test_a_database_without_an_encoding_can_be_held_through(server: Ground) -> None:
+    """It is what initdb makes under LC_ALL=C."""
+    server.sql("CREATE DATABASE plain TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    adapter = Adapter(Settings(server.dsn.replace("dbname=postgres", "dbname=plain")))
+    assert {finding.name for finding in (await adapter.preflight()).findings} == {"ready"}
+    await adapter.prepare(prepare())
+    async with adapter.quiesce(freeze()) as evidence:
+        assert evidence["data_directory"] == str(server.data)
+        assert evidence["restore_point"]
+
+
 async def test_it_serves_with_the_sdk(server: Ground) -> None:
     adapter = atomic(server)
     async with FakeBroker() as broker:

@@ -124,6 +124,8 @@ async def connect(settings: Settings) -> Session:
     if settings.password:
         parameters["password"] = settings.password.reveal()
     parameters["application_name"] = settings.application_name
+    # Else a database in SQL_ASCII, as initdb makes it under LC_ALL=C, would have every text come as bytes.
+    parameters["client_encoding"] = "UTF8"
     where = _where(parameters)
     try:
         # A statement that is asked once needs not be prepared, and a pooler would not keep it.
