@@ -98,6 +98,13 @@ async def test_a_password_is_taken_from_its_secret(server: Ground) -> None:
         f"host=/nowhere {SECRET}",
         f"postgresql://a:{SECRET}@[::1/b",
         f"host=127.0.0.1 port=1 user=a password = '{SECRET}'",
+        f"host=/nowhere user=a password=x&{SECRET}",
+        f"host=/nowhere user=a password=x\\ y{SECRET}",
+        # What libpq takes for port, host, or database, and would name.
+        f"postgresql://a:{SECRET}/x@127.0.0.1:1/b",
+        f"postgresql://a:1/{SECRET}@127.0.0.1:1/b",
+        f"postgresql://a:x@{SECRET}@127.0.0.1:1/b",
+        f"postgresql://a:x?{SECRET}@127.0.0.1:1/b",
     ],
 )
 async def test_a_secret_in_the_dsn_is_never_shown(dsn: str) -> None:
@@ -124,6 +131,24 @@ async def test_a_port_that_nobody_listens_at_is_unreachable() -> None:
 async def test_a_host_that_does_not_exist_is_unreachable() -> None:
     with pytest.raises(ServerUnreachable, match=r"nowhere\.invalid"):
         await Adapter(Settings("host=nowhere.invalid user=a")).hold(freeze())
+
+
+@pytest.mark.parametrize(
+    ("dsn", "password"),
+    [
+        ("host=a..b user=a", ""),
+        (f"host={'a' * 70}.invalid user=a", ""),
+        ("host=/nowhere\udcff user=a", ""),
+        ("host=/nowhere user=a", "no UTF-8: \udcff"),
+        ("host=127.0.0.1 port=five user=a", ""),
+    ],
+)
+async def test_what_nobody_can_be_asked_with_is_an_invalid_setting(dsn: str, password: str) -> None:
+    secret = {"password": Secret(lambda: password, "a test")} if password else {}
+    adapter = Adapter(Settings(dsn, **secret))
+    with pytest.raises(SettingInvalid):
+        await adapter.hold(freeze())
+    assert set(names(await adapter.preflight())) == {"setting_invalid"}
 
 
 async def test_a_server_before_13_is_too_old(server: Ground) -> None:

@@ -44,6 +44,11 @@ _REFUSALS: Final = (
     "certificate",
 )
 """What a server says that does not take the account. In other languages than English it counts as unreachable."""
+_HINT: Final = (
+    "Write it as libpq takes it: host=/run/postgresql user=appvss dbname=postgres; in a URL write %40 for @, %2F for / "
+    "and %3A for : in user and password."
+)
+_URL: Final = re.compile(r"postgres(?:ql)?://([^?]*)")
 _PREFIX: Final = re.compile(r"^(connection failed: )?(connection to server .*? failed: )?(FATAL:  )?")
 
 
@@ -117,10 +122,9 @@ async def connect(settings: Settings) -> Session:
         raise DriverMissing("psycopg is not installed", "Install it: pip install 'appvss[postgres]'.") from None
     try:
         parameters = conninfo_to_dict(settings.dsn)
-    except psycopg.Error:  # its text quotes what it could not read, which may be a part of a password
-        raise SettingInvalid(
-            "the dsn cannot be read", "Write it as libpq takes it: host=/run/postgresql user=appvss dbname=postgres."
-        ) from None
+    except (psycopg.Error, UnicodeError):  # its text quotes what it could not read, which may be a part of a password
+        raise SettingInvalid("the dsn cannot be read", _HINT) from None
+    _check_dsn(settings.dsn, parameters)
     if settings.password:
         parameters["password"] = settings.password.reveal()
     parameters["application_name"] = settings.application_name
@@ -134,6 +138,8 @@ async def connect(settings: Settings) -> Session:
         )
     except psycopg.Error as error:
         raise _not_connected(error, parameters, where) from None
+    except UnicodeError:  # a label of a host's name that is empty or too long; a password that is no UTF-8
+        raise SettingInvalid("the dsn or the password has what no host or server can be asked with", _HINT) from None
     session = Session(connection, where)
     try:
         _check(connection, session)
@@ -141,6 +147,20 @@ async def connect(settings: Settings) -> Session:
         await session.end()
         raise
     return session
+
+
+def _check_dsn(dsn: str, parameters: dict[str, Any]) -> None:
+    """Refuse a URL with a password as it is: from its first `/` or `@` on, libpq takes it for port, host or database,
+    which messages name.
+
+    Raises:
+        SettingInvalid: it is one, or the port is no number.
+    """
+    address = _URL.match(dsn)
+    if address and (address[1].count("@") > 1 or "@" in address[1].partition("/")[2]):
+        raise SettingInvalid("the dsn is a URL in which it is not clear where the password ends", _HINT)
+    if not re.fullmatch(r"[0-9,\s]*", str(parameters.get("port") or "")):
+        raise SettingInvalid("the port in the dsn is no number", _HINT)
 
 
 def _check(connection: psycopg.AsyncConnection[Any], session: Session) -> None:

@@ -12,8 +12,11 @@ from appvss.adapters.settings import NO_SECRET, Secret, setting
 
 NO_DIRECTORY: Final = Path()
 """None was given."""
-_SECRET_IN_URL = re.compile(r"(://[^:/@?]*:)[^@/?]*(@)")
-_SECRET_IN_PAIR = re.compile(r"((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|[^\s&]+)", re.IGNORECASE)
+# Rather too much than too little: a password may have @, /, ? and &, and a blank after a backslash.
+_SECRET_IN_URL = re.compile(r"(://[^:/@]*:).*(@)", re.DOTALL)
+_SECRET_IN_PAIR = re.compile(
+    r"((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'?|(?:\\.|[^\s\\])+)", re.IGNORECASE | re.DOTALL
+)
 
 
 class Recipe(StrEnum):
