@@ -453,11 +453,18 @@ async def test_a_standby_has_a_position_and_no_marker(server: Ground, standby: G
     looked = await adapter.preflight()
     assert "standby" in {finding.name for finding in looked.findings}
     assert not looked.is_refused
-    assert "replicas" in {finding.name for finding in (await atomic(server).preflight()).findings}
+    assert "after 60000 ms" in await _about_replicas(server)
+    with server.altered(wal_sender_timeout="0"):
+        assert "dropped" not in await _about_replicas(server)
 
     async with backing_up(standby, outside).quiesce(freeze()):
         pass
     assert "BACKUP FROM: standby" in (outside / CYCLE / "backup_label").read_text()
+
+
+async def _about_replicas(server: Ground) -> str:
+    found = {finding.name: finding for finding in (await atomic(server).preflight()).findings}
+    return found["replicas"].sentence
 
 
 @BOTH

@@ -237,7 +237,8 @@ async def _activity(session: Session, server: Server) -> list[Finding]:
         found.append(Finding(Severity.WARNING, "synchronous_standbys", sentence, hint))
     elif replicas:
         limit = server.settings.get("wal_sender_timeout", "60000")
-        sentence = f"{replicas} receivers of WAL are connected; after {limit} ms of a freeze they are dropped"
+        dropped = f"; after {limit} ms of a freeze they may be dropped" if limit != "0" else ""
+        sentence = f"{replicas} receivers of WAL are connected, which see a frozen primary as one that hangs{dropped}"
         hint = "Keep the hold below wal_sender_timeout and below what your failover manager waits for."
         found.append(Finding(Severity.WARNING, "replicas", sentence, hint))
     return found
