@@ -400,6 +400,26 @@ async def test_links_are_resolved_and_several_volumes_must_be_one_set(disks: Loo
         assert str(space) in (kept / "tablespace_map").read_text()
 
 
+async def test_a_tablespace_whose_folder_is_gone_is_told_and_the_rest_is_held(server: Ground, tmp_path: Path) -> None:
+    space = server_folder(short_directory())
+    away = space.with_name(f"{space.name}.away")
+    server.sql(f"CREATE TABLESPACE gone LOCATION '{space}'")
+    try:
+        space.rename(away)
+        looked = await look(server)
+        assert f"{space} cannot be looked at (no such file" in names(looked)["volumes_unresolved"].sentence
+        assert space in {volume.path for volume in looked.volumes}
+        assert not looked.is_refused
+        adapter = Adapter(Settings(server.dsn, backup_directory=tmp_path))
+        await adapter.prepare(prepare())
+        async with adapter.quiesce(freeze()) as evidence:
+            assert str(space) in evidence["tablespaces"]
+    finally:
+        away.rename(space)
+        server.sql("DROP TABLESPACE gone")
+        space.rmdir()
+
+
 async def test_files_that_are_not_the_servers_own_are_not_taken_for_them(server: Ground) -> None:
     """Another machine's server has its files at a path that this machine may have as well."""
     note = server.data / "postmaster.pid"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, LiteralString
 
 from appvss.adapters.base import Finding, Preflight, Severity
@@ -201,6 +202,10 @@ def _places(server: Server, recipe: Recipe) -> Iterator[Finding]:
         hint = "Run the agent on the server's machine, as root or as the server's user."
         yield Finding(Severity.WARNING, "volumes_unresolved", sentence, hint)
         return
+    for path, reason in place.out_of_sight().items():
+        sentence = f"the files in {path} cannot be looked at ({reason}), so nobody can tell whether they are frozen"
+        hint = "Mount what is missing; else run the agent as root or as the server's user."
+        yield Finding(Severity.WARNING, "volumes_unresolved", sentence, hint)
     devices = place.file_systems()
     if len(devices) > 1 and recipe is not Recipe.BACKUP:
         paths = ", ".join(str(path) for path in sorted(devices.values()))
@@ -210,13 +215,21 @@ def _places(server: Server, recipe: Recipe) -> Iterator[Finding]:
             "backup_directory."
         )
         yield Finding(Severity.WARNING, "several_volumes", sentence, hint)
-    if server.settings.get("logging_collector") == "on" and place.log.is_dir() and place.log.stat().st_dev in devices:
+    if server.settings.get("logging_collector") == "on" and _device(place.log) in devices:
         sentence = (
             f"the log collector writes to {place.log}, which is frozen with the data: whoever logs a lot then stops"
         )
         yield Finding(
             Severity.WARNING, "log_on_data_volume", sentence, "Put log_directory on a file system that is not frozen."
         )
+
+
+def _device(path: Path) -> int | None:
+    """The file system of a folder; None: it cannot be looked at."""
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return None
 
 
 async def _activity(session: Session, server: Server) -> list[Finding]:

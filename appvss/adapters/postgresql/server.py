@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -100,12 +101,26 @@ class Place:
         )
 
     def file_systems(self) -> Mapping[int, Path]:
-        """One path on each file system that the files lie on, by device number. Empty: not to be seen from here."""
+        """One path on each file system that the files lie on, by device number, as far as they can be looked at. Empty:
+        not to be seen from here.
+        """
         return dict(self._devices()) if self.is_here else {}
+
+    def out_of_sight(self) -> Mapping[Path, str]:
+        """What cannot be looked at of files that are here otherwise, and why: a tablespace whose folder is gone."""
+        return dict(self._failures()) if self.is_here else {}
 
     def _devices(self) -> Iterator[tuple[int, Path]]:
         for volume in reversed(self.volumes()):
-            yield volume.path.stat().st_dev, volume.path
+            with suppress(OSError):
+                yield volume.path.stat().st_dev, volume.path
+
+    def _failures(self) -> Iterator[tuple[Path, str]]:
+        for volume in self.volumes():
+            try:
+                volume.path.stat()
+            except OSError as error:
+                yield volume.path, (error.strerror or "it cannot be read").lower()
 
 
 @dataclass(frozen=True, slots=True)
