@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +21,7 @@ from appvss.adapters import base, postgresql
 from appvss.adapters.errors import HoldRefused, ServerUnreachable, SettingInvalid
 from appvss.adapters.postgresql import Adapter, Recipe, Settings
 from appvss.adapters.postgresql import adapter as adapter_module
+from appvss.adapters.postgresql import backup as backup_module
 from appvss.adapters.postgresql.session import connect
 from appvss.sdk.testing import FakeBroker
 from tests.adapters.postgresql_ground import CYCLE, Ground, freeze, new_server, new_standby, prepare, wal_records
@@ -217,6 +221,83 @@ async def test_the_wal_is_asked_of_a_server_whose_files_cannot_be_read(server: G
     assert names(kept)
     for name in names(kept):
         assert (kept / name).read_bytes() == (server.data / "pg_wal" / name).read_bytes()
+
+
+async def test_apps_of_one_cycle_may_keep_their_backups_in_one_directory(server: Ground, outside: Path) -> None:
+    adapters = [backing_up(server, outside), backing_up(server, outside)]
+    for adapter, app in zip(adapters, ("orders", "shop/carts"), strict=True):
+        adapter.app = app
+    held = [await adapter.hold(freeze()) for adapter in adapters]
+    async with asyncio.TaskGroup() as tasks:
+        for adapter, each in zip(adapters, held, strict=True):
+            tasks.create_task(adapter.confirm(each))
+    assert names(outside) == [f"{CYCLE}-orders", f"{CYCLE}-shop%2Fcarts"]
+    for adapter, each in zip(adapters, held, strict=True):
+        await adapter.release(each, freeze())
+        kept = Path(adapter.evidence(each)["backup"].removeprefix("file://"))
+        facts = json.loads((kept / "backup.json").read_text())
+        assert (kept / "backup_label").read_text().split()[3] == facts["start"] == each.backup.start
+        assert names(kept / "pg_wal") == facts["wal"]
+
+
+async def test_a_backup_is_not_mixed_with_another_of_the_same_name(server: Ground, outside: Path) -> None:
+    adapters = [backing_up(server, outside), backing_up(server, outside)]
+    held = [await adapter.hold(freeze()) for adapter in adapters]
+    tasks = [asyncio.create_task(adapter.confirm(each)) for adapter, each in zip(adapters, held, strict=True)]
+    await asyncio.wait(tasks)
+    said = [task.exception() for task in tasks]
+    for adapter, each in zip(adapters, held, strict=True):
+        await adapter.release(each, freeze())
+    (lost,) = [error for error in said if error is not None]
+    assert isinstance(lost, appvss.HoldLost)
+    assert "is there already" in str(lost)
+    assert names(outside) == [CYCLE]
+    backup = held[said.index(None)].backup
+    assert backup is not None
+    facts = json.loads((outside / CYCLE / "backup.json").read_text())
+    assert (outside / CYCLE / "backup_label").read_text().split()[3] == facts["start"] == backup.start
+    assert names(outside / CYCLE / "pg_wal") == facts["wal"]
+
+
+async def test_what_is_given_up_is_not_finished_by_the_thread_that_is_still_at_it(
+    server: Ground, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A label would come without its WAL, which is being removed."""
+    at_it, may_go_on, is_over = asyncio.Event(), threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    fsync, rmdir, finish = os.fsync, os.rmdir, backup_module._finish
+
+    def slow_fsync(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/backup.json"):
+            loop.call_soon_threadsafe(at_it.set)
+            may_go_on.wait(BOUND)
+        fsync(descriptor)
+
+    def late_rmdir(path: str, **where: int) -> None:
+        if path == "pg_wal":  # its files are removed: now the disk answers
+            may_go_on.set()
+            is_over.wait(BOUND)
+        rmdir(path, **where)
+
+    def watched_finish(*what: Any) -> None:
+        try:
+            finish(*what)
+        finally:
+            is_over.set()
+
+    monkeypatch.setattr(os, "fsync", slow_fsync)
+    monkeypatch.setattr(os, "rmdir", late_rmdir)
+    monkeypatch.setattr(backup_module, "_finish", watched_finish)
+    adapter = backing_up(server, outside)
+    held = await adapter.hold(freeze())
+    confirming = asyncio.create_task(adapter.confirm(held))
+    await asyncio.wait_for(at_it.wait(), BOUND)
+    confirming.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await confirming
+    await adapter.release(held, freeze())
+    assert is_over.is_set()
+    assert not names(outside)
 
 
 @pytest.mark.parametrize("where", ["", "pg_wal", "base/of/mine"])

@@ -178,7 +178,7 @@ class Adapter(base.Adapter[Held]):
         for missing in await findings.missing_for_backup(session, server):
             raise PrivilegeMissing(missing.sentence, missing.hint)
         findings.check_wal_level(server)
-        return await backups.begin(session, cycle, self.settings.backup_directory)
+        return await backups.begin(session, cycle, backups.folder_of(self.settings.backup_directory, cycle, self.app))
 
     def evidence(self, held: Held) -> Mapping[str, str]:
         """See `base.Adapter.evidence`. Besides what all give: where WAL and tablespaces are, the redo LSN of the last

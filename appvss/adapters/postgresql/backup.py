@@ -4,23 +4,29 @@ A label without that WAL makes a copy that does not start ("WAL ends before end 
 server's own data directory makes the *server* start from it after a crash (facts/database-quiesce.md section 4.2). So
 the folder of a cycle appears in one step, when all of it is on the disk, or not at all:
 
-    BACKUP_DIRECTORY/CYCLE/backup_label
-    BACKUP_DIRECTORY/CYCLE/tablespace_map      if there are tablespaces
-    BACKUP_DIRECTORY/CYCLE/backup.json         start, stop, timeline, names of the WAL files
-    BACKUP_DIRECTORY/CYCLE/pg_wal/...
+    BACKUP_DIRECTORY/CYCLE-APP/backup_label
+    BACKUP_DIRECTORY/CYCLE-APP/tablespace_map      if there are tablespaces
+    BACKUP_DIRECTORY/CYCLE-APP/backup.json         start, stop, timeline, names of the WAL files
+    BACKUP_DIRECTORY/CYCLE-APP/pg_wal/...
+
+Several apps of one cycle may have one directory. Where no agent runs the adapter, the folder is called CYCLE alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from appvss.adapters.errors import HoldRefused, SettingInvalid
 from appvss.adapters.postgresql.server import Server
@@ -100,7 +106,12 @@ def check_directory(directory: Path, server: Server) -> None:
         )
 
 
-async def begin(session: Session, cycle: str, directory: Path) -> Backup:
+def folder_of(directory: Path, cycle: str, app: str) -> Path:
+    """The folder of a cycle. All apps of a cycle have the same id, so that the app belongs into the name."""
+    return directory / quote(f"{cycle}-{app}" if app else cycle, safe="")
+
+
+async def begin(session: Session, cycle: str, folder: Path) -> Backup:
     """Begin a backup in a session: first a slot that keeps the WAL, then the start itself, with a fast checkpoint.
 
     Both end with the session: a temporary slot is dropped, and the server aborts the backup.
@@ -115,7 +126,7 @@ async def begin(session: Session, cycle: str, directory: Path) -> Backup:
         start = (await session.row("SELECT pg_backup_start(%s, true)::text", [label]))[0]
     else:
         start = (await session.row("SELECT pg_start_backup(%s, true, false)::text", [label]))[0]
-    return Backup(start, directory / cycle)
+    return Backup(start, folder)
 
 
 async def stop(session: Session, server: Server) -> Stopped:
@@ -132,12 +143,13 @@ async def stop(session: Session, server: Server) -> Stopped:
 
 
 async def keep(session: Session, server: Server, backup: Backup, stopped: Stopped) -> None:
-    """Bring label, map and WAL to the folder of the cycle. If it fails, or is cancelled, nothing of it is there.
+    """Bring label, map and WAL to the folder of the cycle. If it fails, nothing of it is there; if it is cancelled,
+    nothing, or all where it was done in the same moment.
 
     Raises:
         OSError, ValueError, AdapterError: it cannot be done.
     """
-    partial = backup.directory.with_name(f".{backup.directory.name}.partial")
+    partial = backup.directory.with_name(f".{backup.directory.name}.{secrets.token_hex(4)}.partial")
     names = list(stopped.names())
     try:
         await asyncio.to_thread(_make, partial)
@@ -148,7 +160,7 @@ async def keep(session: Session, server: Server, backup: Backup, stopped: Stoppe
             await _keep_segment(session, server, history, partial / "pg_wal" / history, 0)
         await asyncio.to_thread(_finish, partial, backup, stopped, names)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _discard(partial)
         raise
 
 
@@ -165,9 +177,18 @@ async def _keep_segment(session: Session, server: Server, name: str, to: Path, s
 
 
 def _make(partial: Path) -> None:
-    shutil.rmtree(partial, ignore_errors=True)  # of an adapter that was killed in it
     partial.mkdir(mode=0o700)
     (partial / "pg_wal").mkdir(mode=0o700)
+
+
+def _discard(partial: Path) -> None:
+    """Remove what is not whole. It loses its name first: a thread that nobody waits for any more may still be at work
+    on it, and would give it the name of the folder while its files are being removed.
+    """
+    away = partial.with_suffix(".void")
+    with suppress(OSError):
+        partial.rename(away)
+    shutil.rmtree(away, ignore_errors=True)
 
 
 def _copy(segment: Path, to: Path, size: int) -> None:
@@ -192,7 +213,14 @@ def _finish(partial: Path, backup: Backup, stopped: Stopped, names: list[str]) -
     _write(partial / "backup_label", stopped.label)
     for folder in (partial / "pg_wal", partial):
         _sync_folder(folder)
-    partial.rename(backup.directory)
+    try:
+        partial.rename(backup.directory)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        raise FileExistsError(
+            f"{backup.directory} is there already; name a directory of its own for each app"
+        ) from None
     _sync_folder(backup.directory.parent)
 
 

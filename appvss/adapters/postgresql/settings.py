@@ -48,8 +48,8 @@ class Settings:
     )
     backup_directory: Path = setting(
         NO_DIRECTORY,
-        "Where the `backup` recipe keeps label, tablespace map and WAL, in a folder for each cycle, which nobody but "
-        "you removes. Outside of the server's own directories.",
+        "Where the `backup` recipe keeps label, tablespace map and WAL, in a folder `CYCLE-APP` for each cycle, which "
+        "nobody but you removes. Outside of the server's own directories.",
         example=Path("/var/lib/appvss-agent/postgresql"),
     )
     checkpoint: bool = setting(
