@@ -67,7 +67,7 @@ _SIZE_LIMIT: Final = 64 * 1024
 _NOBODY: Final = 0  # no process has this number
 
 _FIRST_PAUSE: Final = timedelta(seconds=1)
-_LAST_PAUSE: Final = timedelta(minutes=10)
+_LAST_PAUSE: Final = timedelta(minutes=1)
 
 _later: set[asyncio.Task[None]] = set()
 _in_use: set[Path] = set()
@@ -336,12 +336,12 @@ def settle_later(adapter: Adapter[Any], directory: Path) -> None:
 
 async def _settle_until_done(adapter: Adapter[Any], directory: Path) -> None:
     pause = _FIRST_PAUSE
-    while pause <= _LAST_PAUSE:
+    while True:  # whoever gave up would leave it held for as long as this process lives: nobody else looks meanwhile
         await asyncio.sleep(pause.total_seconds())
         with contextlib.suppress(HoldRefused):
             await settle_own(adapter, directory)
             return
-        pause *= 2
+        pause = min(pause * 2, _LAST_PAUSE)
 
 
 async def _undo(due: Pending, adapter: Adapter[Any], limit: timedelta) -> Settled:

@@ -236,6 +236,29 @@ async def test_what_is_left_is_everybodys_while_the_owner_lives(memory: Path, tm
     assert undo.pending(memory) == ()
 
 
+async def test_what_cannot_be_undone_yet_is_tried_until_it_can(
+    memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(Latch):
+        tries = 0
+
+        async def undo(self, record: Mapping[str, str]) -> None:
+            self.tries += 1
+            if self.tries < 20:
+                raise ServerUnreachable("nobody listens at /run/x", "Start it.")
+            await super().undo(record)
+
+    monkeypatch.setattr(undo, "_FIRST_PAUSE", timedelta(milliseconds=1))
+    monkeypatch.setattr(undo, "_LAST_PAUSE", timedelta(milliseconds=8))
+    undo.write(memory, UndoRecord.of("latch", "latch", "c", {"held": str(tmp_path / "held")})).leave()
+    latch = Hanging(tmp_path / "held")
+    undo.settle_later(latch, memory)
+    async with asyncio.timeout(BOUND):
+        await asyncio.wait(undo._later)
+    assert latch.tries == 20
+    assert undo.pending(memory) == ()
+
+
 async def test_nobody_undoes_while_a_process_of_a_dead_owner_is_still_at_it(memory: Path, tmp_path: Path) -> None:
     latch = Latch(tmp_path / "held")
     record = replace(UndoRecord.of("latch", "latch", "c", {"held": str(tmp_path / "held")}), owner_pid=0)
