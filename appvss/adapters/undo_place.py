@@ -32,8 +32,11 @@ def undo_directory(directory: Path | None = None) -> Path:
     chosen = directory or Path(os.environ.get(VARIABLE) or DIRECTORY)
     if not chosen.is_absolute():
         raise SettingInvalid(f"the undo directory {chosen} is not absolute", HINT)
-    there = next(each for each in (chosen, *chosen.parents) if each.exists())
-    kind = _kind(there, there.stat().st_dev)
+    try:
+        there = next(each for each in (chosen, *chosen.parents) if each.exists())
+        kind = _kind(there, there.stat().st_dev)
+    except OSError as error:  # one on the way to it may not be entered
+        raise SettingInvalid(f"the undo directory {chosen} cannot be looked at: {error.strerror}", HINT) from error
     if kind not in _MEMORY:
         raise SettingInvalid(f"the undo directory {chosen} lies on {kind or 'an unknown file system'}", HINT)
     try:

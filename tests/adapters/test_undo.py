@@ -363,6 +363,18 @@ def test_only_a_private_directory_in_memory_will_do(
         assert undo.VARIABLE in refused.value.hint
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_directory_that_may_not_be_entered_is_refused(memory: Path) -> None:
+    memory.chmod(0o700)
+    look = "import os, sys; os.setgid(65534); os.setuid(65534); undo_place.undo_directory(Path(sys.argv[1]))"
+    script = f"from pathlib import Path; from appvss.adapters import undo_place; {look}"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(memory / "undo")], capture_output=True, text=True, timeout=BOUND, check=False
+    )
+    assert "SettingInvalid: the undo directory" in done.stderr
+    assert "cannot be looked at: Permission denied" in done.stderr
+
+
 def test_a_directory_on_a_disk_is_refused(tmp_path: Path) -> None:
     (tmp_path / "undo").mkdir(mode=0o700)
     if undo_place._kind(tmp_path, tmp_path.stat().st_dev) == "tmpfs":
