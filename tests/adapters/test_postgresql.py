@@ -30,8 +30,14 @@ from tests.support.loop_disks import LoopDisks, why_not
 from tests.support.running_broker import ROOT, short_directory
 
 BOUND = 20.0
+SHORT = timedelta(seconds=2)
+"""A budget that runs out, and is enough to log in and to ask."""
 SLOTS = "SELECT count(*)::int FROM pg_replication_slots"
 SESSIONS = "SELECT count(*)::int FROM pg_stat_activity WHERE application_name = 'appvss'"
+BEGINNING = (
+    "SELECT count(*)::int FROM pg_stat_activity WHERE application_name = 'appvss' AND query LIKE '%start%' "
+    "AND query LIKE '%backup%' AND wait_event LIKE 'Checkpoint%'"
+)
 SLEEPERS = "SELECT count(*)::int FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'"
 _HOLDER = """
 import asyncio, sys
@@ -185,7 +191,7 @@ async def test_a_long_select_does_not_hold_it_up(server: Ground) -> None:
 
 async def test_a_backup_keeps_label_and_wal_outside(server: Ground, outside: Path) -> None:
     async with backing_up(server, outside).quiesce(freeze()) as evidence:
-        assert server.value(SLOTS) == 1
+        server.await_value(SLOTS, 1)  # the server may be dropping that of the test before
         assert not names(outside)
         server.sql("INSERT INTO kept SELECT generate_series(1, 1000)")
         server.sql("SELECT pg_switch_wal()")
@@ -307,7 +313,7 @@ async def test_a_backup_directory_in_the_servers_own_is_refused(server: Ground, 
         await adapter.hold(freeze())
     assert (await adapter.preflight()).is_refused
     server.await_value(SESSIONS, 0)
-    assert server.value(SLOTS) == 0
+    server.await_value(SLOTS, 0)
 
 
 async def test_a_label_never_comes_without_its_wal(server: Ground, tmp_path: Path) -> None:
@@ -360,7 +366,7 @@ async def test_a_killed_adapter_leaves_nothing_behind(server: Ground, outside: P
     assert process.stdout is not None
     try:
         assert (await process.stdout.readline()).strip() == b"held"
-        assert server.value(SLOTS) == 1
+        server.await_value(SLOTS, 1)
     finally:
         process.kill()
         await process.wait()
@@ -441,9 +447,11 @@ async def test_the_server_ends_a_hold_that_nobody_ends(
 ) -> None:
     if server.value("SHOW server_version_num") < "140000":
         pytest.skip("PostgreSQL 13 has no idle_session_timeout")
-    monkeypatch.setattr(adapter_module, "DEAD_MAN_MARGIN", timedelta(milliseconds=100))
+    # Long enough for what passes between two statements of the hold itself, and that is no sync.
+    monkeypatch.setattr(adapter_module, "DEAD_MAN_MARGIN", timedelta(seconds=2))
+    monkeypatch.setattr(adapter_module, "SYNC_SHARE", 0.0)
     adapter = backing_up(server, outside)
-    held = await adapter.hold(freeze(hold_limit=timedelta(milliseconds=400)))
+    held = await adapter.hold(freeze(hold_limit=timedelta(milliseconds=100)))
     server.await_log("terminating connection due to idle-session timeout")
     server.await_value(SLOTS, 0)
     with pytest.raises(appvss.HoldLost, match="session"):
@@ -457,8 +465,9 @@ async def test_the_server_ends_a_hold_that_nobody_ends(
 
 async def test_a_checkpoint_that_does_not_end_is_given_up_at_the_budget(server: Ground) -> None:
     with server.stopped("checkpointer"):
-        with pytest.raises(HoldRefused, match=r"checkpoint was not done within [45]\d\d") as refused:
-            await atomic(server).prepare(prepare(timedelta(milliseconds=500)))
+        # The server's own limit may be heard first, on a machine that is busy.
+        with pytest.raises(HoldRefused, match=r"checkpoint was not done within|was not done in time") as refused:
+            await atomic(server).prepare(prepare(SHORT))
         assert refused.value.retryable
         server.await_value(SESSIONS, 0)  # the server has ended the statement, too
 
@@ -466,20 +475,22 @@ async def test_a_checkpoint_that_does_not_end_is_given_up_at_the_budget(server: 
 async def test_a_backup_that_cannot_begin_is_given_up_at_the_budget(server: Ground, outside: Path) -> None:
     with server.stopped("checkpointer"):
         with pytest.raises(HoldRefused):
-            await backing_up(server, outside).hold(freeze(budget=timedelta(milliseconds=500)))
+            await backing_up(server, outside).hold(freeze(budget=SHORT))
         server.await_value(SESSIONS, 0)
-        assert server.value(SLOTS) == 0
+        server.await_value(SLOTS, 0)
 
 
-async def test_a_freeze_that_is_cancelled_leaves_nothing(server: Ground, outside: Path) -> None:
-    with server.stopped("checkpointer"):
-        holding = asyncio.create_task(backing_up(server, outside).hold(freeze()))
-        await asyncio.to_thread(server.await_value, SLOTS, 1)
-        began = asyncio.get_running_loop().time()
-        holding.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await holding
-        assert asyncio.get_running_loop().time() - began < 1.0  # no answer is waited for
+async def test_a_freeze_that_is_cancelled_leaves_nothing(server: Ground, outside: Path, relayed: Path) -> None:
+    async with byte_relay(relayed / server.socket.name, server.socket) as relay:
+        with server.stopped("checkpointer"):
+            holding = asyncio.create_task(backing_up(server, outside, relayed).hold(freeze()))
+            await asyncio.to_thread(server.await_value, BEGINNING, 1)
+            before, answered = len(relay.from_client), len(relay.from_server)
+            holding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await holding
+            assert len(relay.from_client) == before  # psycopg alone would ask the server to cancel,
+            assert len(relay.from_server) == answered  # and wait for what it says
     server.await_value(SLOTS, 0)
     server.await_value(SESSIONS, 0)
 

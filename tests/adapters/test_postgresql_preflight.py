@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -130,7 +131,7 @@ async def test_a_port_that_nobody_listens_at_is_unreachable() -> None:
 
 async def test_a_host_that_does_not_exist_is_unreachable() -> None:
     with pytest.raises(ServerUnreachable, match=r"nowhere\.invalid"):
-        await Adapter(Settings("host=nowhere.invalid user=a")).hold(freeze())
+        await Adapter(Settings("host=nowhere.invalid user=a")).hold(freeze(budget=timedelta(minutes=1)))
 
 
 @pytest.mark.parametrize(
