@@ -256,6 +256,20 @@ async def test_asynchronous_commits_of_a_role_alone_are_told(server: Ground) -> 
         server.sql("ALTER ROLE low RESET synchronous_commit")
 
 
+async def test_an_account_that_hides_the_servers_asynchronous_commits_does_not_say_that_there_are_none(
+    server: Ground,
+) -> None:
+    with server.altered(synchronous_commit="off"):
+        server.sql("ALTER ROLE low SET synchronous_commit = on")
+        try:
+            finding = names(await look(server, "low"))["synchronous_commit_off"]
+            async with Adapter(Settings(server.dsn_of("low"), checkpoint=False)).quiesce(freeze()) as evidence:
+                assert evidence["async_commit"] == "true"
+        finally:
+            server.sql("ALTER ROLE low RESET synchronous_commit")
+    assert "of its own" in finding.sentence
+
+
 async def test_a_session_that_is_read_only_by_default_leaves_its_marker(server: Ground) -> None:
     with server.altered(default_transaction_read_only="on"):
         async with Adapter(Settings(server.dsn)).quiesce(freeze()) as evidence:

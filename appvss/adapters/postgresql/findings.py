@@ -140,20 +140,18 @@ def _durability(server: Server) -> Iterator[Finding]:
             Severity.WARNING, "wal_level_minimal", sentence, "Set wal_level = replica and restart the server."
         )
     if server.commits_asynchronously:
-        where = (
-            "synchronous_commit is off"
-            if server.settings.get("synchronous_commit") == "off"
-            else (f"synchronous_commit is off for {server.overrides} databases or roles")
-        )
+        hint = "Set synchronous_commit = on where each commit counts."
+        if server.settings.get("synchronous_commit") == "off":
+            where = "synchronous_commit is off"
+        elif server.overrides:
+            where = f"synchronous_commit is off for {server.overrides} databases or roles"
+        else:
+            where = f"the account {server.user} has a synchronous_commit of its own, and the server's may be off"
+            hint = "Take it out of the account, its database and the dsn: the adapter needs none."
         sentence = (
             f"{where}: commits that are acknowledged between the marker and the file-system freeze may be missing"
         )
-        yield Finding(
-            Severity.WARNING,
-            "synchronous_commit_off",
-            sentence,
-            "Set synchronous_commit = on where each commit counts.",
-        )
+        yield Finding(Severity.WARNING, "synchronous_commit_off", sentence, hint)
     if server.settings.get("fsync") == "off":
         sentence = "fsync is off: a copy that is taken without a file-system freeze may be corrupt"
         yield Finding(Severity.WARNING, "fsync_off", sentence, "Set fsync = on.")

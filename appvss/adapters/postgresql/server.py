@@ -44,10 +44,13 @@ _TABLESPACES: Final[LiteralString] = """
 SELECT oid::text, pg_tablespace_location(oid) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '/%'
 ORDER BY oid
 """
-# The default of a database or of a role counts for sessions that this one knows nothing of.
+# The default of a database or of a role counts for sessions that this one knows nothing of, and one of its own hides
+# the server's.
 _OVERRIDES: Final[LiteralString] = """
-SELECT count(*) FROM pg_db_role_setting
-WHERE lower(array_to_string(setconfig, ' ')) ~ 'synchronous_commit=(off|false|0|no)'
+SELECT (SELECT count(*) FROM pg_db_role_setting
+        WHERE lower(array_to_string(setconfig, ' ')) ~ 'synchronous_commit=(off|false|0|no)'),
+       (SELECT source IN ('database', 'user', 'database user', 'client') FROM pg_settings
+        WHERE name = 'synchronous_commit')
 """
 
 
@@ -138,13 +141,17 @@ class Server:
     settings: Mapping[str, str] = field(default_factory=dict)
     overrides: int = 0
     """How many databases and roles have `synchronous_commit = off` as their own default."""
+    hides_default: bool = False
+    """Whether the account, its database or the DSN has a `synchronous_commit` of its own, which hides the server's."""
     place: Place | None = None
     """None: the account may not ask where the files are."""
 
     @property
     def commits_asynchronously(self) -> bool:
-        """Whether some session may have its commits acknowledged before they are written, as far as can be seen."""
-        return self.settings.get("synchronous_commit") == "off" or self.overrides > 0
+        """Whether some session may have its commits acknowledged before they are written, as far as can be seen; also
+        where the server's own default cannot.
+        """
+        return self.settings.get("synchronous_commit") == "off" or self.overrides > 0 or self.hides_default
 
     @property
     def has_restore_points(self) -> bool:
@@ -161,13 +168,13 @@ async def read_server(session: Session) -> Server:
     identity = await identify(session)
     release, user, superuser = await session.row(_NAMES)
     settings = dict(await session.rows(_SETTINGS, [list(SETTINGS)]))
-    overrides = (await session.row(_OVERRIDES))[0]
+    overrides, hides_default = await session.row(_OVERRIDES)
     place = None
     if data := settings.get("data_directory"):
         tablespaces = dict(await session.rows(_TABLESPACES))
         place = find_place(Path(data), tablespaces, settings.get("log_directory", "log"), identity)
     number = release.partition(" ")[0]  # Debian adds its own: 15.18 (Debian 15.18-0+deb12u1)
-    return Server(identity, session.version, number, user, superuser, settings, overrides, place)
+    return Server(identity, session.version, number, user, superuser, settings, overrides, hides_default, place)
 
 
 def find_place(data: Path, tablespaces: Mapping[str, str], log: str, identity: Identity) -> Place:
