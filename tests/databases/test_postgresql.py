@@ -98,6 +98,9 @@ class Timed:
             yield evidence
 
 
+@pytest.mark.timeout(
+    400
+)  # twelve starts of a server and six checks of all its tables, which a busy machine spreads out
 @pytest.mark.parametrize("setting", ["synchronous_commit=on", "synchronous_commit=off"])
 async def test_the_triple(pool: Pool, work: Path, setting: str) -> None:
     lazy = setting.endswith("off")
