@@ -20,6 +20,8 @@ from tests.cli.command_line import run_apart
 from tests.support.running_broker import BOUND, QUIET, running_broker
 
 LIMIT = timedelta(seconds=BOUND)
+SHORT = '"4s"'
+"""A hold limit that a test waits for: long enough for it to stop the process before, also on a machine that is busy."""
 
 
 class Stage(NamedTuple):
@@ -79,6 +81,16 @@ def pid_of(app: FakeApp) -> int:
     return app.peer.pid
 
 
+def kill_in_hold(agent: RunningAgent, *apps: FakeApp, guardian: bool = False) -> None:
+    """Kill an agent with apps, and its guardian, at one instant: nobody has time to let go, or to undo."""
+    others = [agent.pid, *([agent.guardian()] if guardian else [])]
+    agent.family()
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in (*map(pid_of, apps), *others):
+        os.kill(pid, signal.SIGKILL)
+
+
 async def came_back(app: FakeApp, former: str) -> None:
     """Wait until another process serves the app."""
     await until(lambda: app.attached and app.incarnation != former, f"{app} comes back")
@@ -120,7 +132,7 @@ async def test_an_application_that_is_down_refuses_with_its_reason_and_is_found_
         await agent.line("ERROR orders", "orders.db")
         folder.mkdir()
         make_database(file)
-        await until(lambda: bool(orders.paths), "it is found")
+        await until(lambda: bool(orders.paths), "it is found", bound=4 * BOUND)  # it is looked at less and less often
         assert orders.paths
         frozen = await orders.freeze()
         assert frozen.frozen, frozen
@@ -169,8 +181,11 @@ async def test_a_hold_whose_process_is_killed_is_undone_and_another_one_goes_on(
 
 
 async def test_an_app_that_hangs_is_killed_and_started_again(stage: Stage) -> None:
-    async with stage.agent(stage.pair("one") + stage.pair("two"), 'hang_timeout = "2s"\n') as agent:
+    apps = stage.pair("one") + stage.pair("two")
+    async with stage.agent(apps) as agent:
         one, two = await stage.app("one"), await stage.app("two")
+        agent.write('hang_timeout = "6s"\n' + apps)  # now: no app gives a sign of life while it is being started
+        await agent.reload()
         former, pid = one.incarnation, pid_of(one)
         with stopped(pid):
             await agent.line("ERROR one", "no sign of life")
@@ -182,7 +197,7 @@ async def test_an_app_that_hangs_is_killed_and_started_again(stage: Stage) -> No
 
 async def test_a_hold_whose_process_hangs_ends_at_its_limit(stage: Stage) -> None:
     """The SDK in the process keeps the limit, but not in a process that is stopped."""
-    async with stage.agent(stage.pair("one", hold_limit='"1s"'), 'hang_timeout = "1m"\n') as agent:
+    async with stage.agent(stage.pair("one", hold_limit=SHORT), 'hang_timeout = "1m"\n') as agent:
         one = await stage.app("one")
         former = one.incarnation
         assert (await one.freeze()).frozen
@@ -212,8 +227,7 @@ async def test_the_guardian_undoes_a_hold_when_agent_and_app_are_killed_in_it(st
         one = await stage.app("one")
         assert (await one.freeze()).frozen
         guardian = agent.guardian()
-        agent.kill()
-        os.kill(pid_of(one), signal.SIGKILL)
+        kill_in_hold(agent, one)
         await stage.released("one")
         await until(lambda: not is_alive(guardian), "the guardian ends")
         assert not list((stage.memory / "undo").rglob("*.undo"))
@@ -227,13 +241,12 @@ async def test_the_guardian_is_not_ended_by_what_ends_a_service(stage: Stage) ->
         assert os.getsid(guardian) == guardian
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             os.kill(guardian, number)
-        agent.kill()
-        os.kill(pid_of(one), signal.SIGKILL)
+        kill_in_hold(agent, one)
         await stage.released("one")
 
 
 async def test_the_guardian_ends_a_hold_at_its_limit_when_the_agent_hangs(stage: Stage) -> None:
-    async with stage.agent(stage.pair("one", hold_limit='"1s"')) as agent:
+    async with stage.agent(stage.pair("one", hold_limit=SHORT)) as agent:
         one = await stage.app("one")
         assert (await one.freeze()).frozen
         pid = pid_of(one)
@@ -250,8 +263,7 @@ async def test_a_guardian_that_dies_is_replaced_and_knows_the_apps(stage: Stage)
         await agent.line("the guardian has ended")
         await until(lambda: sum("the guardian, process" in line for line in agent.log) == 2, "another one is ready")
         assert (await one.freeze()).frozen
-        agent.kill()
-        os.kill(pid_of(one), signal.SIGKILL)
+        kill_in_hold(agent, one)
         await stage.released("one")
 
 
@@ -262,9 +274,7 @@ async def test_what_is_left_when_all_are_killed_is_undone_by_the_next_start_or_b
         assert (await one.freeze()).frozen
         done = await run_apart("agent", "undo", "--config", str(agent.file))
         assert (done.code, done.out) == (0, "one: a living process holds it; it is left alone\n"), done
-        os.kill(agent.guardian(), signal.SIGKILL)
-        agent.kill()
-        os.kill(pid_of(one), signal.SIGKILL)
+        kill_in_hold(agent, one, guardian=True)
         await agent.ended()
         assert stage.held("one")
     if way == "start":
@@ -282,9 +292,7 @@ async def test_what_an_app_left_that_is_not_configured_any_more_is_named(stage: 
     async with stage.agent(stage.pair("one")) as agent:
         one = await stage.app("one")
         assert (await one.freeze()).frozen
-        os.kill(agent.guardian(), signal.SIGKILL)
-        agent.kill()
-        os.kill(pid_of(one), signal.SIGKILL)
+        kill_in_hold(agent, one, guardian=True)
     async with stage.agent(stage.pair("two")) as agent:
         await agent.line("ERROR", "the app one", "not configured any more")
         done = await run_apart("agent", "undo", "--config", str(agent.file))

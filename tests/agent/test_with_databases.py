@@ -123,12 +123,14 @@ async def test_an_app_that_is_killed_in_its_hold_costs_the_verdict_and_nothing_e
         gate = directory / "gate"
         os.mkfifo(gate)
         descriptor = os.open(gate, os.O_RDWR)  # so that neither end waits for the other
-        done = asyncio.create_task(ended(await start("freeze", "--json", "--", "cat", str(gate), **given(broker))))
+        held = ("head", "-n", "1", str(gate))
+        done = asyncio.create_task(ended(await start("freeze", "--json", "--", *held, **given(broker))))
         await until_apps(broker, lambda states: set(states.values()) == {"held"})
         os.kill(orders, signal.SIGKILL)
         await until_apps(broker, lambda states: states.get("orders") != "held")
-        os.close(descriptor)
+        os.write(descriptor, b"\n")  # and not its end, which whoever opens it only now would never see
         ended_as = await done
+        os.close(descriptor)
         assert ended_as.code != 0
         outcomes = {each["name"]: each["outcome"] for each in ended_as.document["verdict"]["outcomes"]}
         assert outcomes["orders"] in ("hold_lost", "disconnected")

@@ -29,7 +29,8 @@ async def test_a_frozen_disk_stops_neither_the_agent_nor_an_undo_nor_a_thaw(disk
         try:
             one, two = await stage.app("one"), await stage.app("two")
             former = one.incarnation
-            await until(lambda: b"INFO two: attached" in log.read_bytes(), "the log has what was before")
+            for name in (b"one", b"two"):
+                await until(lambda: b"INFO %s: attached" % name in log.read_bytes(), "the log has what was before")  # noqa: B023
             for app in (one, two):
                 assert (await app.freeze()).frozen
             before = log.read_bytes()

@@ -110,6 +110,7 @@ class Machine:
         deadline = time.monotonic() + BOUND
         while not self.log.exists() or self.log.read_text().count(text) < times:
             assert time.monotonic() < deadline, self.log.read_text() if self.log.exists() else "nothing was logged"
+            time.sleep(0.02)  # the agent needs the processor more
 
     def agent(self) -> int:
         supervisor = self.pid_file.read_text()
