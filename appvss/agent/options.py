@@ -76,8 +76,8 @@ class AgentOptions:
     )
     hang_timeout: timedelta = setting(
         timedelta(seconds=30),
-        "How long an app that holds nothing may give no sign of life before it is killed and started again. In a hold "
-        "the hold limit counts.",
+        "How long an app that holds nothing, or lets go, may give no sign of life before it is killed and started "
+        "again. In a hold the hold limit counts.",
     )
     check_timeout: timedelta = setting(timedelta(seconds=30), "How long a look at one application may take.")
 

@@ -129,10 +129,10 @@ class AppProcess:
         self._silent_ticks += 1
         if self._input is not None:
             self._input.flush()
-        if self.phase is Phase.IDLE or self._limit is None:
-            if self._silent_ticks * TICK > hang_timeout:
-                return f"it has given no sign of life for {self._silent_ticks} s"
-        elif now() - self._since > self._limit + MARGIN:
+        is_at_leisure = self.phase in (Phase.IDLE, Phase.LETTING_GO) or self._limit is None
+        if is_at_leisure and self._silent_ticks * TICK > hang_timeout:
+            return f"it has given no sign of life for {self._silent_ticks} s"
+        if self._limit is not None and now() - self._since > self._limit + MARGIN:
             return f"it is {self.phase} for longer than its limit"
         return ""
 

@@ -39,6 +39,10 @@ LOOK_AGAIN: Final = wait_exponential(multiplier=1, max=60) + wait_random(0, 1)
 VOLUMES_MOST: Final = 64
 """Paths that an app may declare (proto/appvss/v1/app.proto, Hello)."""
 CLOSE_LIMIT: Final = timedelta(seconds=2)
+LET_GO_LIMIT: Final = timedelta(seconds=60)
+"""How long letting go may take, and `thaw_limit` of the app's settings on top: longer than any adapter gives itself.
+The limit of the hold does not count any more then: whoever lets go must not be killed at it.
+"""
 _LEVELS: Final = {Severity.PROBLEM: logging.ERROR, Severity.WARNING: logging.WARNING, Severity.OK: logging.DEBUG}
 
 
@@ -49,6 +53,13 @@ class Phase(StrEnum):
     PREPARING = "preparing"
     FREEZING = "freezing"
     HOLDING = "holding"
+    LETTING_GO = "letting go"
+    """The thaw has come, or the hold has run out of time."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the application may be held."""
+        return self in (Phase.FREEZING, Phase.HOLDING, Phase.LETTING_GO)
 
 
 class Serving:
@@ -179,7 +190,11 @@ class Serving:
                     await self._end_look()
                     evidence = await stack.enter_async_context(self._adapter.quiesce(freeze))
                 self._say_phase(Phase.HOLDING, freeze.hold_limit)
-                yield evidence
+                try:
+                    yield evidence
+                finally:
+                    own: timedelta = getattr(self._app.settings, "thaw_limit", timedelta(0))
+                    self._say_phase(Phase.LETTING_GO, LET_GO_LIMIT + own)
 
     @contextmanager
     def _in_phase(self, phase: Phase, cycle: str, limit: timedelta | None = None) -> Iterator[None]:

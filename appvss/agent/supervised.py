@@ -98,7 +98,7 @@ class SupervisedApp:
     @property
     def holds(self) -> bool:
         """Whether its process holds anything, or is about to, or has just died in it and is not undone."""
-        return self._process is not None and self._process.phase in (Phase.FREEZING, Phase.HOLDING)
+        return self._process is not None and self._process.phase.holds
 
     @property
     def pid(self) -> int | None:
@@ -194,7 +194,8 @@ class SupervisedApp:
 
     def _judge(self, process: AppProcess, code: int, *, soon: bool) -> None:
         reason = process.killed_because or ("it ended" if code == 0 else f"it ended with {_ending(code)}")
-        where = f" in the hold of cycle {process.cycle}" if process.phase is not Phase.IDLE else ""
+        what = "the hold of " if process.phase.holds else ""
+        where = f" in {what}cycle {process.cycle}" if process.phase is not Phase.IDLE else ""
         if not self._is_wanted:
             if process.killed_because or where:
                 self._log.warning("it was stopped: %s%s", reason, where)

@@ -207,6 +207,20 @@ async def test_a_hold_whose_process_hangs_ends_at_its_limit(stage: Stage) -> Non
         await came_back(one, former)
 
 
+async def test_whoever_lets_go_for_longer_than_the_hold_might_last_is_not_killed_at_it(stage: Stage) -> None:
+    slow = stage.directory / "slow"
+    slow.write_text(f"#!/bin/sh\nsleep 5\nexec rm -f {stage.directory}/one.held\n")
+    slow.chmod(0o755)
+    async with stage.agent(stage.pair("one", hold_limit='"1s"', thaw=f'["{slow}"]')) as agent:
+        one = await stage.app("one")
+        assert (await one.freeze()).frozen
+        await one.thaw(within=LIMIT)  # that its stream ends before it answers would be an error
+        assert not stage.held("one")
+        assert one.attachments == 1
+        assert await agent.terminate() == 0
+        assert not [line for line in agent.log if "longer than its limit" in line], agent.log
+
+
 # -- the agent dies
 
 
