@@ -9,7 +9,7 @@ what the agent says of its apps (`lines.py`). It acts in two cases:
   let go and leave; then they are killed, and what they have left is undone.
 
 It holds no secret and no connection: to undo is the work of a short process of its own (`child.py`), with the rights of
-the app's user.
+the app's user. It writes to the agent's log, which may lie on a disk that is frozen, when nothing is left to do.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,10 @@ LEAVE_LIMIT: Final = timedelta(seconds=10)
 UNDO_LIMIT: Final = timedelta(seconds=20)
 UNDO_ATTEMPTS: Final = 8
 _UNDO_PAUSE: Final = timedelta(seconds=1)
+ORDER_MOST: Final = 2 * 1024 * 1024
+"""Bytes of a message: more than the order of an app can have, whose section is part of a file of `FILE_LIMIT` bytes."""
+RECORDS_MOST: Final = 1_000
+"""Records of the log that may wait; when more come they are written at once."""
 _GLANCE: Final = timedelta(milliseconds=100)
 _LOG: Final = logging.getLogger("appvss.agent.guardian")
 
@@ -122,7 +127,10 @@ class Guardian:
     def take_over(self) -> None:
         """The agent is dead: see to it that every app lets go, or is undone. Bounded."""
         limit = _now() + LEAVE_LIMIT.total_seconds()
+        for app in self.apps.values():
+            app.undo_at, app.attempts = _now(), 0
         while _now() < limit and any(app.is_alive() for app in self.apps.values()):
+            self.overdue()  # who is dead already waits for nobody
             time.sleep(_GLANCE.total_seconds())
         for key, app in self.apps.items():
             if app.is_alive():
@@ -176,8 +184,12 @@ def _note_child(app: _App, message: Mapping[str, Any]) -> None:
     app.forget_process()
     app.deadline = None
     app.pid = message["pid"]
-    with contextlib.suppress(OSError, AttributeError):
+    try:
         app.handle = os.pidfd_open(app.pid)
+    except ProcessLookupError:  # it is gone, and its number may soon be another one's
+        app.pid = 0
+    except (OSError, AttributeError):
+        return  # this machine has no such descriptors
 
 
 def _note_gone(app: _App, _message: Mapping[str, Any]) -> None:
@@ -206,8 +218,8 @@ def main(arguments: list[str]) -> int:
     """Guard until the agent's pipe, which is standard input, has ended; the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(format="%(levelname)s guardian: %(message)s", level=logging.WARNING)
-    guardian, reader = Guardian(Path(arguments[0])), LineReader()
+    log = _log_in_memory()
+    guardian, reader = Guardian(Path(arguments[0])), LineReader(ORDER_MOST)
     os.write(1, b"ready\n")
     while True:
         readable, _, _ = select.select([0], [], [], guardian.next_step())
@@ -218,8 +230,19 @@ def main(arguments: list[str]) -> int:
             for line in reader.take(content):
                 guardian.hear(message_of(line))
         guardian.overdue()
+        if guardian.next_step() is None:
+            log.flush()
     guardian.take_over()
+    log.flush()
     return 0
+
+
+def _log_in_memory() -> MemoryHandler:
+    stream = logging.StreamHandler()
+    stream.setFormatter(logging.Formatter("%(levelname)s guardian: %(message)s"))
+    log = MemoryHandler(RECORDS_MOST, flushLevel=logging.CRITICAL + 1, target=stream)
+    logging.getLogger().addHandler(log)
+    return log
 
 
 if __name__ == "__main__":

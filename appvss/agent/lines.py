@@ -2,7 +2,7 @@
 
     agent -> child: `{"agent": ..., "key": ..., "table": ...}` once, on its standard input; the end of that means: leave
     child -> agent: `{"alive": 1}`, `{"phase": ..., "cycle": ..., "limit": seconds}`, `{"log": ...}`
-    agent -> guardian: `{"app": key, "table": ...}`, `{"child": key, "pid": ..., "started": ...}`, `{"gone": key}`,
+    agent -> guardian: `{"app": key, "order": ..., "runs_as": ...}`, `{"child": key, "pid": ...}`, `{"gone": key}`,
         `{"hold": key, "limit": seconds}`, `{"rest": key}`
 
 A process that does not read (it is stopped) must not stop the one that writes, least of all in a hold: what does not
@@ -87,19 +87,24 @@ class LineWriter:
 
 
 class LineReader:
-    """The reading end of a pipe: bytes in, whole lines out."""
+    """The reading end of a pipe: bytes in, whole lines out.
 
-    def __init__(self) -> None:
+    Args:
+        most: bytes of a line; a longer one is cut.
+    """
+
+    def __init__(self, most: int = LINE_MOST) -> None:
+        self._most = most
         self._rest = b""
 
     def take(self, content: bytes) -> Iterator[str]:
-        """The lines that end in `content`. What is longer than `LINE_MOST` is cut into pieces."""
+        """The lines that end in `content`. What is longer than it may be is cut into pieces."""
         *lines, self._rest = (self._rest + content).split(b"\n")
-        if len(self._rest) > LINE_MOST:
+        if len(self._rest) > self._most:
             lines.append(self._rest)
             self._rest = b""
         for line in lines:
-            yield line[:LINE_MOST].decode(errors="replace")
+            yield line[: self._most].decode(errors="replace")
 
     def rest(self) -> str:
         """What stands after the last line break, at the end of the pipe."""

@@ -236,8 +236,15 @@ async def test_apps_let_go_and_leave_when_the_agent_is_killed_in_a_hold(stage: S
         assert not list((stage.memory / "undo").rglob("*.undo"))
 
 
-async def test_the_guardian_undoes_a_hold_when_agent_and_app_are_killed_in_it(stage: Stage) -> None:
-    async with stage.agent(stage.pair("one")) as agent:
+LONG = {"environment": "[" + ", ".join(f'"V{number}={"x" * 4000}"' for number in range(20)) + "]"}
+"""A section that is longer than what a process may say in one line."""
+
+
+@pytest.mark.parametrize("more", [{}, LONG], ids=["", "a long section"])
+async def test_the_guardian_undoes_a_hold_when_agent_and_app_are_killed_in_it(
+    stage: Stage, more: dict[str, str]
+) -> None:
+    async with stage.agent(stage.pair("one", **more)) as agent:
         one = await stage.app("one")
         assert (await one.freeze()).frozen
         guardian = agent.guardian()
@@ -245,6 +252,28 @@ async def test_the_guardian_undoes_a_hold_when_agent_and_app_are_killed_in_it(st
         await stage.released("one")
         await until(lambda: not is_alive(guardian), "the guardian ends")
         assert not list((stage.memory / "undo").rglob("*.undo"))
+
+
+async def test_the_guardian_undoes_what_a_dead_app_has_left_before_it_waits_for_another_one(stage: Stage) -> None:
+    slow = stage.directory / "slow"
+    slow.write_text(f"#!/bin/sh\ncd {stage.directory}\nuntil [ -e go ]; do sleep 0.1; done\nexec rm -f two.held\n")
+    slow.chmod(0o755)
+    async with stage.agent(stage.pair("one") + stage.pair("two", thaw=f'["{slow}"]')) as agent:
+        one, two = await stage.app("one"), await stage.app("two")
+        for app in (one, two):
+            assert (await app.freeze()).frozen
+        guardian = agent.guardian()
+        kill_in_hold(agent, one)
+        # Or else the kernel would end who is stopped: its process group loses its last parent.
+        await until(lambda: not is_alive(agent.pid), "the agent is dead")
+        with stopped(pid_of(two)):  # it is on its way out, and does not come to an end
+            await stage.released("one")
+        (stage.directory / "go").touch()
+        await stage.released("two")
+        await until(lambda: not is_alive(guardian), "the guardian ends")
+        undone = await agent.line("one: what it had left behind is undone")
+        waited = [line for line in agent.log if "it has not left; it is killed" in line]  # if this machine is that slow
+        assert not waited or agent.log.index(undone) < agent.log.index(waited[0]), agent.log
 
 
 async def test_the_guardian_is_not_ended_by_what_ends_a_service(stage: Stage) -> None:

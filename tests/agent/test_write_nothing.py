@@ -9,7 +9,7 @@ from pathlib import Path
 
 from appvss.sdk.testing import FakeBroker
 from tests.agent.running_agent import launch, places, until
-from tests.agent.test_agent import Stage, came_back, pid_of
+from tests.agent.test_agent import Stage, came_back, kill_in_hold, pid_of
 from tests.faults.frozen_disk import FrozenDisk, disk
 from tests.support.running_broker import BOUND
 
@@ -49,6 +49,29 @@ async def test_a_frozen_disk_stops_neither_the_agent_nor_an_undo_nor_a_thaw(disk
             await until(lambda: b"is undone" in log.read_bytes(), "what was said in the hold is written")
             assert b"the configuration was reloaded" in log.read_bytes()
             assert await agent.terminate() == 0
+        finally:
+            await agent.close()
+
+
+async def test_a_frozen_disk_does_not_keep_the_guardian_from_undoing_all_that_is_held(disk: FrozenDisk) -> None:
+    """What it has to say of the first one must not keep it from the second one."""
+    log = disk.path / "log"
+    async with places() as (directory, memory), FakeBroker(broker_place(directory)) as broker:
+        stage = Stage(broker, directory, memory)
+        (disk.path / "run").symlink_to(directory / "run")
+        with log.open("wb") as stderr:
+            agent = await launch(
+                disk.path, memory, stage.pair("one") + stage.pair("two"), stderr=stderr.fileno(), TMPDIR=str(directory)
+            )
+        try:
+            one, two = await stage.app("one"), await stage.app("two")
+            for app in (one, two):
+                assert (await app.freeze()).frozen
+            async with disk.frozen():
+                kill_in_hold(agent, one, two)
+                await stage.released("one")
+                await stage.released("two")
+            await until(lambda: log.read_bytes().count(b"is undone") == 2, "what there was to say is said")
         finally:
             await agent.close()
 
