@@ -12,20 +12,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
 from appvss.agent.lines import LineWriter, make_room
 from appvss.agent.process import PYTHON
+from appvss.model.duration import format_duration
+from appvss.sdk.clock import now
 
 READY_LIMIT: Final = timedelta(seconds=10)
 AGAIN: Final = wait_exponential(multiplier=0.2, max=10) + wait_random(0, 0.2)
 """Seconds before another guardian is started."""
 GOODBYE_LIMIT: Final = timedelta(seconds=2)
+SOUND: Final = timedelta(minutes=1)
+"""After a life that was as long another one is started at once."""
 _LOG: Final = logging.getLogger("appvss.agent")
 
 
 class _Lost(Exception):
-    """The guardian is not there."""
+    """The guardian is not there. The text says why; empty: that was said."""
 
 
 class GuardianProcess:
@@ -42,6 +46,7 @@ class GuardianProcess:
         """What holds of each app, by the verb that said it: a new guardian is told all of it."""
         self.ready = asyncio.Event()
         self.pid: int | None = None
+        self._said = ""
 
     def tell(self, message: Mapping[str, Any]) -> None:
         """Say something, now and to every guardian that follows. Never waits."""
@@ -62,6 +67,7 @@ class GuardianProcess:
                 retrying = AsyncRetrying(
                     retry=retry_if_exception_type((_Lost, OSError)),
                     wait=AGAIN,
+                    before_sleep=self._say_lost,
                 )
                 await retrying(self._live)
         finally:
@@ -91,15 +97,19 @@ class GuardianProcess:
             os.close(order)
         self._writer = LineWriter(own)
         try:
-            async with asyncio.timeout(READY_LIMIT.total_seconds()):
-                if process.stdout is None or await process.stdout.readline() != b"ready\n":
-                    raise _Lost
+            try:
+                async with asyncio.timeout(READY_LIMIT.total_seconds()):
+                    if process.stdout is None or await process.stdout.readline() != b"ready\n":
+                        raise _Lost("it has ended before it was ready")
+            except TimeoutError:
+                raise _Lost(f"it was not ready within {format_duration(READY_LIMIT)}") from None
             for said in self._known.values():
                 for message in said.values():
                     self._writer.say(message)
-            self.pid = process.pid
+            self.pid, self._said = process.pid, ""
             self.ready.set()
             _LOG.debug("the guardian, process %d, is ready", process.pid)
+            began = now()
             await process.wait()
         finally:
             self._forget()
@@ -107,6 +117,15 @@ class GuardianProcess:
                 async with asyncio.timeout(GOODBYE_LIMIT.total_seconds()):
                     await process.wait()
         _LOG.error("the guardian has ended, which it never does; another one is started")
+        if now() - began < SOUND:
+            raise _Lost  # so that one that never stays is not started without a pause
+
+    def _say_lost(self, state: RetryCallState) -> None:
+        """Say why none can be started, once for each reason."""
+        reason = "" if state.outcome is None else str(state.outcome.exception())
+        if reason and reason != self._said:
+            self._said = reason
+            _LOG.error("the guardian cannot be started, and is tried again: %s", reason)
 
     def _forget(self) -> None:
         self.ready.clear()

@@ -126,11 +126,14 @@ class Supervisor:
                 self._tasks.create_task(self._pass_on(), name="news"),
                 self._tasks.create_task(self._tick(), name="tick"),
             ]
-            await self._guardian.ready.wait()
-            self._prepare_undo(self._configuration)
-            for app in self._configuration.apps.values():
-                self._start(app)
-            self._say_ready()
+            waits = [self._tasks.create_task(event.wait()) for event in (self._guardian.ready, stop)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            waits[0].cancel()
+            if not stop.is_set():
+                self._prepare_undo(self._configuration)
+                for app in self._configuration.apps.values():
+                    self._start(app)
+                self._say_ready()
             beside.append(self._tasks.create_task(self._reload_when(hang_up), name="reload"))
             await stop.wait()
             beside.pop().cancel()

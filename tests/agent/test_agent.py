@@ -310,6 +310,19 @@ async def test_a_guardian_that_dies_is_replaced_and_knows_the_apps(stage: Stage)
         await stage.released("one")
 
 
+async def test_without_a_guardian_nothing_is_started_and_it_is_said_and_the_agent_ends_when_told(stage: Stage) -> None:
+    (stage.directory / "sitecustomize.py").write_text(
+        'import os, sys\nif "appvss.agent.guardian" in sys.orig_argv:\n    os._exit(1)\n'
+    )
+    agent = await launch(stage.directory, stage.memory, stage.pair("one"), PYTHONPATH=str(stage.directory))
+    try:
+        await agent.line("ERROR", "the guardian cannot be started", "it has ended before it was ready")
+        assert await agent.terminate() == 0
+        assert not [line for line in agent.log if "the agent is ready" in line]
+    finally:
+        await agent.close()
+
+
 @pytest.mark.parametrize("way", ["start", "undo"])
 async def test_what_is_left_when_all_are_killed_is_undone_by_the_next_start_or_by_hand(stage: Stage, way: str) -> None:
     async with stage.agent(stage.pair("one")) as agent:
