@@ -71,7 +71,10 @@ class Log(logging.Handler):
 
     def _line(self, record: Mapping[str, Any]) -> str:
         created = record.get("time")
-        instant = datetime.fromtimestamp(created if isinstance(created, int | float) else 0, UTC)
+        try:
+            instant = datetime.fromtimestamp(created if isinstance(created, int | float) else 0, UTC)
+        except (ValueError, OverflowError, OSError):  # infinite, or no year that there is
+            instant = datetime.fromtimestamp(0, UTC)
         time = instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         level, app, cycle, message = (
             printable(str(record.get(name, "")), _MESSAGE_LIMIT) for name in ("level", "app", "cycle", "message")
@@ -99,21 +102,25 @@ class Log(logging.Handler):
         """Start writing."""
         self._thread.start()
 
-    def _next(self) -> str:
+    def _next(self) -> tuple[str, int]:
+        """The next text, as soon as one may be written, and for how many records it stands; 0: this is the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_open and (self._is_stopping or self._ring))
             if not self._ring:
-                return ""
+                return "", 0
             line, dropped = self._ring.popleft(), self._dropped
             self._dropped = 0
         if dropped:
             message = f"{dropped} log records were dropped: more came than could be written"
             now = datetime.now(UTC).timestamp()
             line = self._line({"time": now, "level": "warning", "message": message}) + "\n" + line
-        return line + "\n"
+        return line + "\n", dropped + 1
 
     def _write_all(self) -> None:
-        while text := self._next():
+        while True:
+            text, records = self._next()
+            if not records:
+                return
             try:
                 self._stream.write(text)
                 self._stream.flush()
@@ -121,7 +128,7 @@ class Log(logging.Handler):
                 return  # nobody reads any more: a log must not end the agent
             except OSError:
                 with self._changed:
-                    self._dropped += 1  # a full disk may have room again
+                    self._dropped += records  # a full disk may have room again
 
 
 @contextmanager
@@ -132,10 +139,12 @@ def logging_to(log: Log) -> Iterator[None]:
     root.handlers[:] = [log]
     root.setLevel(logging.WARNING)
     ours.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)  # or they would be written at once, in a hold as well
     log.start()
     try:
         yield
     finally:
+        logging.captureWarnings(capture=False)
         root.setLevel(before[0])
         root.handlers[:] = before[1]
         ours.setLevel(before[2])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
 import socket
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,48 @@ def test_a_disk_that_does_not_answer_stops_nobody_who_logs() -> None:
             logger.info("line %d", number)
         stream.go_on.set()
     assert "dropped" in stream.getvalue()
+
+
+class Full(io.StringIO):
+    """A log whose disk is full at first."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            self.is_full = False
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(text)
+
+
+def test_what_a_full_disk_has_not_taken_is_counted_with_what_was_dropped_before() -> None:
+    stream = Full()
+    log = Log(stream, limit=10)
+    log.set_gate(is_open=False)
+    with logging_to(log):
+        for number in range(25):
+            log.take("orders", {"level": "info", "message": f"line {number}"})
+    assert "WARNING: 16 log records were dropped" in stream.getvalue()  # 15, and the one that came with the word of it
+
+
+def test_a_warning_of_a_library_waits_like_any_record() -> None:
+    stream = io.StringIO()
+    log = Log(stream)
+    with logging_to(log), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        log.set_gate(is_open=False)
+        warnings.warn("this is old", RuntimeWarning, stacklevel=1)
+        assert stream.getvalue() == ""
+    assert "RuntimeWarning: this is old" in stream.getvalue()
+
+
+@pytest.mark.parametrize("time", [float("inf"), float("nan"), 1e300, -1e300])
+def test_a_time_that_there_is_not_ends_nothing(time: float) -> None:
+    stream = io.StringIO()
+    log = Log(stream)
+    with logging_to(log):
+        log.take("orders", {"level": "error", "message": "late", "time": time})
+    assert stream.getvalue() == "1970-01-01T00:00:00.000Z ERROR orders: late\n"
 
 
 def test_what_an_app_says_is_one_printable_line_in_both_forms() -> None:
