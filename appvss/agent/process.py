@@ -141,13 +141,20 @@ class AppProcess:
             message = message_of(line)
             self._silent_ticks = 0
             if "phase" in message:
-                self.phase = Phase(message["phase"])
-                self.cycle = str(message["cycle"])
-                limit = message["limit"]
-                self._limit = None if limit is None else timedelta(seconds=limit)
-                self._since = now()
+                try:
+                    self._take_phase(message)
+                except (KeyError, TypeError, ValueError, OverflowError):
+                    continue  # another program of the app's user has written it; what was said before stays in force
             if message and "alive" not in message:
                 self._hear(message)
+
+    def _take_phase(self, message: Mapping[str, Any]) -> None:
+        phase, limit = Phase(message["phase"]), message["limit"]
+        length = None if limit is None else timedelta(seconds=limit)
+        if phase.holds and length is None:
+            raise ValueError("a hold has a limit")
+        self.phase, self.cycle, self._limit = phase, str(message["cycle"]), length
+        self._since = now()
 
     def _take_error(self, descriptor: int) -> None:
         for line in self._error.take(_content(descriptor)):

@@ -177,6 +177,8 @@ class SupervisedApp:
             raise Ended(f"it cannot be started: {error}") from error
         self._process = process
         self._around.tell_guardian({"child": self.app.key, "pid": process.pid})
+        if self._unwanted.is_set():  # told while it was started: nobody could tell the process
+            process.leave()
         watch = asyncio.create_task(self._watch(process), name=f"watch {self.app.key}")
         try:
             code = await process.ended()
@@ -215,7 +217,7 @@ class SupervisedApp:
                 return
 
     def _hear(self, message: Mapping[str, Any]) -> None:
-        if "log" in message:
+        if isinstance(message.get("log"), Mapping):
             self._around.log.take(self.app.key, message["log"])
         elif "phase" in message:
             if self.holds:
