@@ -76,6 +76,12 @@ class AgentConfiguration:
     """By key, in the order of the file."""
     origin: str = ""
     """The file that it was read from."""
+    problems: tuple[str, ...] = ()
+    """Of apps that are missing here because of them: see `load_sound_apps`."""
+
+    def problems_of(self, key: str) -> str:
+        """Why the app of that key is missing here, one sentence; empty: it is not configured."""
+        return "; ".join(each for each in self.problems if each.startswith(("apps:", f"apps.{key}.", f"apps.{key}:")))
 
 
 def load(path: Path | None = None, *, runtime_directory: Path | None = None) -> AgentConfiguration:
@@ -100,6 +106,22 @@ def load(path: Path | None = None, *, runtime_directory: Path | None = None) -> 
     if runtime_directory is not None:
         agent = replace(agent, runtime_directory=runtime_directory.absolute())
     return AgentConfiguration(agent, apps, str(path))
+
+
+def load_sound_apps(path: Path | None = None) -> AgentConfiguration:
+    """The same with those apps alone whose sections are in order: what is held for one must not stay so for another's
+    password file. The rest of the file must have no problem, since it says where undo records are.
+
+    Raises:
+        ConfigurationUnreadable, ConfigurationInvalid: as `load` does.
+    """
+    path = path or DEFAULT_FILE
+    reading = _Reading()
+    document = parse(path, HINT)
+    agent = reading.agent(document)
+    if reading.problems:
+        raise ConfigurationInvalid(str(path), reading.problems, HINT)
+    return AgentConfiguration(agent, reading.apps(document), str(path), tuple(reading.problems))
 
 
 def app_of(key: str, table: Mapping[str, Any]) -> AppConfiguration:

@@ -27,7 +27,9 @@ async def end_leftovers(configuration: AgentConfiguration) -> tuple[Leftover, ..
     for key in keys_with_records(agent.undo_directory):
         app = configuration.apps.get(key)
         if app is None:
-            sentence = f"it is not configured; look at {agent.undo_directory}, and undo it by hand"
+            why = configuration.problems_of(key)
+            why = f"its section cannot be used, {why}" if why else "it is not configured"
+            sentence = f"{why}; look at {agent.undo_directory}, and undo it by hand"
             found.append(Leftover(key, sentence, is_failure=True))
             continue
         undone = await undo_once(app, order_of(agent, agent.undo_directory, app), UNDO_LIMIT)

@@ -71,10 +71,10 @@ def undo(file: Path | None) -> int:
     """
     import asyncio
 
-    from appvss.agent.configuration import load
+    from appvss.agent.configuration import load_sound_apps
     from appvss.agent.leftovers import end_leftovers
 
-    leftovers = asyncio.run(end_leftovers(load(file)))
+    leftovers = asyncio.run(end_leftovers(load_sound_apps(file)))
     for each in leftovers:
         render.line(f"{each.key}: {each.outcome}")
     return ExitCode.REFUSED if any(each.is_failure for each in leftovers) else ExitCode.SUCCESS

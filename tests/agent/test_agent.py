@@ -357,6 +357,25 @@ async def test_what_an_app_left_that_is_not_configured_any_more_is_named(stage: 
     assert stage.held("one")
 
 
+async def test_what_is_left_is_undone_by_hand_whatever_is_wrong_with_another_section(stage: Stage) -> None:
+    async with stage.agent(stage.pair("one") + stage.pair("two")) as agent:
+        one, two = await stage.app("one"), await stage.app("two")
+        for app in (one, two):
+            assert (await app.freeze()).frozen
+        kill_in_hold(agent, one, two, guardian=True)
+        await agent.ended()
+        agent.write(stage.pair("one") + stage.pair("two", order='"first"'))
+        done = await run_apart("agent", "undo", "--config", str(agent.file))
+        assert done.code == 9, done
+        undone, left = done.out.splitlines()
+        assert undone == "one: the hold of cycle cycle-1 is undone"
+        assert left.startswith("two: its section cannot be used, apps.two.order: ")
+        assert not stage.held("one")
+        agent.file.write_text("[agent]\nundo_directory = 3\n" + stage.pair("two"))  # where is what was left?
+        done = await run_apart("agent", "undo", "--config", str(agent.file))
+        assert (done.code, "agent.undo_directory: " in done.err) == (3, True), done
+
+
 # -- it is told to end, or to read its file again
 
 
