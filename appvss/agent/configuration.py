@@ -184,7 +184,8 @@ class _Reading:
         common = {each.name for each in settings_of(AppOptions)}
         options = self._values(AppOptions, {k: v for k, v in table.items() if k in common}, f"{prefix}.")
         self._names(options, prefix)
-        if table.get("adapter") not in ENGINES:  # said above: it is missing, or is none of them
+        adapter = table.get("adapter")
+        if not isinstance(adapter, str) or adapter not in ENGINES:  # said above: it is missing, or is none of them
             return None
         try:
             schema = schema_of(options.adapter)

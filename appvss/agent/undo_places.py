@@ -32,16 +32,23 @@ def make_places(directory: Path, apps: Iterable[AppConfiguration]) -> str:
         if not directory.is_dir():
             directory.mkdir(parents=True)
             directory.chmod(0o711)  # whatever the umask is: apps of other users enter their own place in it
-        for app in apps:
-            place = place_of(directory, app.key)
-            place.mkdir(mode=0o700, exist_ok=True)
-            user = user_of(app.options.runs_as)
-            if os.geteuid() == 0:
-                os.chown(place, *((user.uid, user.gid) if user else (0, 0)), follow_symlinks=False)
-            place.chmod(0o700)
-    except (OSError, LookupError) as error:
+    except OSError as error:
         return f"{directory} is not usable: {error}"
-    return ""
+    failures = []
+    for app in apps:
+        try:
+            _make_place(place_of(directory, app.key), app)
+        except (OSError, LookupError) as error:  # the places of all others are made
+            failures.append(f"{directory} is not usable for {app.key}: {error}")
+    return "; ".join(failures)
+
+
+def _make_place(place: Path, app: AppConfiguration) -> None:
+    place.mkdir(mode=0o700, exist_ok=True)
+    user = user_of(app.options.runs_as)
+    if os.geteuid() == 0:
+        os.chown(place, *((user.uid, user.gid) if user else (0, 0)), follow_symlinks=False)
+    place.chmod(0o700)
 
 
 def has_records(directory: Path, key: str) -> bool:

@@ -16,6 +16,7 @@ from appvss.agent import configuration_text
 from appvss.agent.configuration import AgentConfiguration, load, schema_of
 from appvss.agent.options import AdapterWord, AgentOptions, AppOptions, LogFormat
 from appvss.agent.schema import kind_of, settings_of
+from appvss.agent.undo_places import make_places, place_of
 from appvss.model.errors import ConfigurationInvalid, ConfigurationUnreadable, UsageError
 
 SECRET = "hunter2-never-shown"
@@ -124,6 +125,22 @@ def test_a_value_that_is_not_allowed_is_refused(tmp_path: Path, keys: dict[str, 
     (problem,) = problems(tmp_path, app(**keys))
     assert problem.startswith(f"apps.orders.{key}: ")
     assert said in problem
+
+
+@pytest.mark.parametrize("value", ['["redis"]', "{ redis = true }", "7", '""'])
+def test_an_adapter_is_one_of_the_words(tmp_path: Path, value: str) -> None:
+    (problem,) = problems(tmp_path, app(adapter=value))
+    assert problem.startswith("apps.orders.adapter: ")
+
+
+def test_an_app_whose_place_cannot_be_made_keeps_no_other_from_its_own(tmp_path: Path) -> None:
+    apps = [app(**EXEC).replace("orders", name) for name in ("one", "two")]
+    configuration = read(tmp_path, "".join(apps))
+    undo = tmp_path / "undo"
+    undo.mkdir()
+    place_of(undo, "one").write_text("in the way")
+    assert make_places(undo, configuration.apps.values()).startswith(f"{undo} is not usable for one: ")
+    assert place_of(undo, "two").is_dir()
 
 
 def test_what_an_adapter_says_of_its_settings_is_a_problem_of_its_app(tmp_path: Path) -> None:
