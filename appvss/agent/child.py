@@ -8,6 +8,7 @@ its death as well. `look` and `undo` write one line of JSON to standard output a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from appvss.adapters.base import Adapter
 from appvss.agent.configuration import AppConfiguration, app_of
 from appvss.agent.lines import LineWriter
 from appvss.agent.options import AgentOptions
-from appvss.agent.serving import Serving
+from appvss.agent.serving import Serving, failed
 from appvss.agent.undo_places import place_of
 from appvss.model.app import AppId
 from appvss.model.errors import AppvssError, ExitCode
@@ -70,13 +71,14 @@ def main(arguments: list[str]) -> int:
     """Carry out what the agent wants; the exit code."""
     line = _first_line()
     try:
-        orders = Orders(line)
-        if arguments == ["serve"]:
-            return asyncio.run(_serve(orders))
-        if arguments == ["look"]:
-            return asyncio.run(_look(orders))
-        if arguments == ["undo"]:
-            return asyncio.run(_undo(orders))
+        with contextlib.redirect_stdout(sys.stderr):  # what a library prints is no part of an answer
+            orders = Orders(line)
+            if arguments == ["serve"]:
+                return asyncio.run(_serve(orders))
+            if arguments == ["look"]:
+                return asyncio.run(_look(orders))
+            if arguments == ["undo"]:
+                return asyncio.run(_undo(orders))
     except AppvssError as error:
         sys.stderr.write(f"{printable(error.sentence)}; {printable(error.hint)}\n")
         return error.exit_code
@@ -111,12 +113,20 @@ async def _serve(orders: Orders) -> int:
     return ExitCode.SUCCESS
 
 
+def _answer(document: object) -> None:
+    with open(1, "wb", closefd=False) as out:
+        out.write(json.dumps(document).encode() + b"\n")
+
+
 async def _look(orders: Orders) -> int:
     from appvss.agent.checking import document_of  # only this process wants it
 
     adapter = orders.adapter()
-    preflight = await adapter.preflight()
-    sys.stdout.write(json.dumps(document_of(adapter, preflight)) + "\n")
+    try:
+        preflight = await adapter.preflight()
+    except Exception as error:  # noqa: BLE001 - a traceback would be shown, whatever is in it
+        preflight = failed(error)
+    _answer(document_of(adapter, preflight))
     return ExitCode.SUCCESS
 
 
@@ -131,7 +141,7 @@ async def _undo(orders: Orders) -> int:
         }
         for each in settled
     ]
-    sys.stdout.write(json.dumps(told) + "\n")
+    _answer(told)
     return ExitCode.SUCCESS if all(each.is_undone for each in settled) else ExitCode.REFUSED
 
 

@@ -26,6 +26,8 @@ PYTHON: Final = (sys.executable, "-B", "-P", "-m")
 """`-B`: no module's cache is written, not even in a hold. `-P`: nothing is imported from the working directory."""
 MARGIN: Final = timedelta(seconds=2)
 """How much longer than its limit a hold may last before its process is killed: the SDK in it has its chance first."""
+GONE_LIMIT: Final = timedelta(seconds=2)
+"""How long is waited for the end of a process that was killed."""
 TICK: Final = timedelta(seconds=1)
 _READ: Final = 64 * 1024
 
@@ -205,7 +207,7 @@ async def run_once(verb: str, order: str, user: User | None, limit: timedelta) -
     """Run `appvss.agent.child look` or `undo` to its end.
 
     Returns:
-        Its return code, standard output and standard error, both cut.
+        Its return code, standard output and standard error.
 
     Raises:
         TimeoutError: it did not end in time, and was killed with all that it had started.
@@ -228,6 +230,8 @@ async def run_once(verb: str, order: str, user: User | None, limit: timedelta) -
     except BaseException:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        with contextlib.suppress(TimeoutError):  # a program that it has started may keep its pipes
+            async with asyncio.timeout(GONE_LIMIT.total_seconds()):
+                await process.wait()
         raise
     return process.returncode or 0, out.decode(errors="replace"), error.decode(errors="replace")

@@ -233,7 +233,7 @@ class Serving:
             if self._look.cancelled():
                 return False
             error = self._look.exception()
-            return self._take(self._look.result() if error is None else _failed(error))
+            return self._take(self._look.result() if error is None else failed(error))
         finally:
             self._look.cancel()
             self._look = None
@@ -269,8 +269,10 @@ def _silent(engine: str, limit: timedelta) -> Preflight:
     return Preflight((Finding(Severity.PROBLEM, "no_answer", sentence, hint),))
 
 
-def _failed(error: BaseException) -> Preflight:
-    """A look that has failed says that nobody can tell, and ends nothing."""
+def failed(error: BaseException) -> Preflight:
+    """A look that has failed says that nobody can tell, and ends nothing. What a driver says may have a secret in it,
+    and is not repeated.
+    """
     sentence = error.sentence if isinstance(error, AdapterError) else f"the look has failed: {type(error).__name__}"
     hint = error.hint if isinstance(error, AdapterError) else "Report this as a bug of the adapter."
     return Preflight((Finding(Severity.PROBLEM, "look_failed", sentence, hint),))

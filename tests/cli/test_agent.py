@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from appvss.cli.main import run
 from appvss.model.errors import ExitCode
 from tests.cli.command_line import Done, run_apart
 from tests.support.memory_directory import in_memory
+from tests.support.running_broker import BOUND
 
 
 @pytest.fixture
@@ -98,6 +102,28 @@ async def test_a_driver_that_is_missing_is_named_with_its_extra(file: Path) -> N
     assert "pip install 'appvss[mariadb]'" in " ".join(done.out.split()), done
 
 
+async def test_a_driver_that_prints_and_says_the_password_spoils_nothing_and_shows_nothing(file: Path) -> None:
+    odd = file.parent / "odd"
+    odd.mkdir()
+    (odd / "pymysql.py").write_text(
+        'print("welcome")\n'
+        "class MySQLError(Exception):\n    pass\n"
+        "def __getattr__(name):\n"
+        '    raise ValueError("not with hunter2")\n'
+    )
+    password = file.parent / "password"
+    password.write_text("hunter2\n")
+    password.chmod(0o600)
+    write(file, f'[apps.shop]\nadapter = "mariadb"\npassword = {{ file = "{password}" }}\n' + sqlite(file, "orders"))
+    done = await check(file, "--json", PYTHONPATH=str(odd))
+    assert done.code == ExitCode.UNFIT, done
+    assert "hunter2" not in done.out + done.err
+    shop, orders = done.document["apps"]
+    assert [finding["check"] for finding in shop["findings"]] == ["look_failed"], shop
+    assert "ValueError" in shop["findings"][0]["sentence"]
+    assert orders["fit"]
+
+
 async def test_an_application_that_gives_no_answer_is_given_up(file: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -107,6 +133,28 @@ async def test_an_application_that_gives_no_answer_is_given_up(file: Path) -> No
         done = await check(file)
     assert done.code == ExitCode.UNFIT
     assert "redis gave no answer within 1.0s" in done.out
+
+
+async def test_one_that_has_started_a_program_that_stays_is_given_up_as_well(file: Path) -> None:
+    odd = file.parent / "odd"
+    odd.mkdir()
+    number = file.parent / "pid"
+    (odd / "pymysql.py").write_text(
+        "import os, time\n"
+        "if (pid := os.fork()) == 0:\n"
+        "    os.setsid()\n"
+        f"else:\n    open({str(number)!r}, 'w').write(str(pid))\n"
+        "time.sleep(120)\n"  # both of them, with the same standard output
+    )
+    write(file, 'check_timeout = "5s"\n[apps.shop]\nadapter = "mariadb"\n')
+    try:
+        async with asyncio.timeout(2 * BOUND):
+            done = await check(file, PYTHONPATH=str(odd))
+    finally:
+        if number.exists():  # this machine was not too slow for it
+            os.kill(int(number.read_text()), signal.SIGKILL)
+    assert done.code == ExitCode.UNFIT
+    assert "mariadb gave no answer within 5.0s" in done.out
 
 
 async def test_the_configuration_has_problems(file: Path) -> None:
