@@ -155,7 +155,7 @@ class Supervisor:
         if failure:
             _LOG.warning("what does not let go by itself cannot be held: %s", failure)
         for key in keys_with_records(self.undo_directory):
-            if key not in configuration.apps:
+            if key not in configuration.apps and key not in self._apps:  # one that runs still may hold, and lets go
                 _LOG.error("a hold of the app %s was left behind, and it is not configured any more", key)
 
     def _start(self, app: AppConfiguration) -> None:

@@ -434,6 +434,7 @@ async def test_a_reload_drops_no_hold(stage: Stage, monkeypatch: pytest.MonkeyPa
             await agent.line("the configuration was reloaded")
             assert await agent.terminate() == 0
             assert await next_told(told) == "STOPPING=1"
+            assert not [line for line in agent.log if "was left behind" in line], agent.log
 
 
 async def test_a_file_with_problems_changes_nothing_and_all_of_them_are_said(stage: Stage) -> None:
