@@ -21,10 +21,14 @@ from tests.cli.command_line import PROGRAM, ROOT
 from tests.support.memory_directory import in_memory
 from tests.support.running_broker import BOUND, short_directory
 
+PATIENCE = 3 * BOUND
+"""Seconds after which a wait for an agent has failed: its app is up when three interpreters have been started one after
+the other, on a machine that may have much else to do.
+"""
 _GLANCE = 0.02
 
 
-async def until(holds: Callable[[], bool], what: str, bound: float = BOUND) -> None:
+async def until(holds: Callable[[], bool], what: str, bound: float = PATIENCE) -> None:
     """Look until something is so that nobody tells of: a file, the end of a stranger's process."""
     try:
         async with asyncio.timeout(bound):
@@ -97,7 +101,7 @@ class RunningAgent:
             return next((line for line in self.log[after:] if all(part in line for part in parts)), None)
 
         with suppress(TimeoutError):
-            async with asyncio.timeout(BOUND), self._news:
+            async with asyncio.timeout(PATIENCE), self._news:
                 while (line := found()) is None and not self._ended:
                     await self._news.wait()
         line = found()
@@ -136,7 +140,7 @@ class RunningAgent:
         return await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(2 * BOUND):
+        async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
     async def close(self) -> None:

@@ -15,11 +15,20 @@ from typing import NamedTuple
 import pytest
 
 from appvss.sdk.testing import FakeApp, FakeBroker
-from tests.agent.running_agent import RunningAgent, is_alive, launch, opened_to_everybody, places, running_agent, until
+from tests.agent.running_agent import (
+    PATIENCE,
+    RunningAgent,
+    is_alive,
+    launch,
+    opened_to_everybody,
+    places,
+    running_agent,
+    until,
+)
 from tests.cli.command_line import run_apart
-from tests.support.running_broker import BOUND, QUIET, running_broker
+from tests.support.running_broker import QUIET, running_broker
 
-LIMIT = timedelta(seconds=BOUND)
+LIMIT = timedelta(seconds=PATIENCE)
 SHORT = '"4s"'
 """A hold limit that a test waits for: long enough for it to stop the process before, also on a machine that is busy."""
 
@@ -132,7 +141,7 @@ async def test_an_application_that_is_down_refuses_with_its_reason_and_is_found_
         await agent.line("ERROR orders", "orders.db")
         folder.mkdir()
         make_database(file)
-        await until(lambda: bool(orders.paths), "it is found", bound=4 * BOUND)  # it is looked at less and less often
+        await until(lambda: bool(orders.paths), "it is found")
         assert orders.paths
         frozen = await orders.freeze()
         assert frozen.frozen, frozen
@@ -405,7 +414,7 @@ async def service_manager(directory: Path, monkeypatch: pytest.MonkeyPatch) -> A
 
 
 async def next_told(told: asyncio.Queue[str]) -> str:
-    while (line := (await asyncio.wait_for(told.get(), BOUND)).partition("\n")[0]) == "WATCHDOG=1":
+    while (line := (await asyncio.wait_for(told.get(), PATIENCE)).partition("\n")[0]) == "WATCHDOG=1":
         pass
     return line
 
@@ -531,7 +540,7 @@ async def test_an_adapter_in_a_real_broker_gives_an_application_consistent_freez
     async with places() as (directory, memory), running_broker(QUIET, directory=directory) as broker:
         stage = Stage(None, directory, memory)  # type: ignore[arg-type]  # the broker is a real one
         async with stage.agent(stage.pair("one")):
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(PATIENCE):
                 while not await broker.apps():
                     pass
             environment = {"APPVSS_RUNTIME_DIRECTORY": str(directory / "run")}

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.agent.running_agent import places, running_agent
+from tests.agent.running_agent import PATIENCE, places, running_agent
 from tests.cli.command_line import Done, ended, run_apart, start
 from tests.databases.support.servers import PostgresqlServer, RedisServer, server_folder
-from tests.support.running_broker import BOUND, QUIET, RunningBroker, running_broker
+from tests.support.running_broker import QUIET, RunningBroker, running_broker
 
 REQUIRED = QUIET + '[apps]\nrequired = ["orders", "cache", "files"]\n'
 
@@ -53,7 +53,7 @@ def servers(folder: Path) -> Iterator[str]:
 
 async def registered(broker: RunningBroker, *names: str) -> None:
     """Wait until all of them are there, with their volumes."""
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while {app.name for app in await broker.apps() if app.paths} != set(names):
             pass
 
@@ -72,7 +72,7 @@ def given(broker: RunningBroker) -> dict[str, Any]:
 
 async def until_apps(broker: RunningBroker, holds: Callable[[dict[str, str]], bool]) -> None:
     """Wait until the states of the apps are so."""
-    async with asyncio.timeout(BOUND):
+    async with asyncio.timeout(PATIENCE):
         while not holds({app.name: app.state for app in await broker.apps()}):
             pass
 

@@ -17,11 +17,12 @@ from appvss.agent.options import AgentOptions
 from appvss.agent.process import TICK
 from appvss.agent.supervised import KILL_LIMIT
 from appvss.model.errors import ExitCode
+from tests.agent.running_agent import PATIENCE
 from tests.packaging.test_freebsd_rc import FAKES, is_there, program
 from tests.packaging.test_systemd import run, tool
 from tests.packaging.unit import PACKAGING, Unit
 from tests.support.memory_directory import in_memory
-from tests.support.running_broker import BOUND, ROOT
+from tests.support.running_broker import ROOT
 
 SERVICE = PACKAGING / "systemd" / "appvss-agent.service"
 SCRIPT = PACKAGING / "freebsd" / "appvss_agent"
@@ -102,12 +103,12 @@ class Machine:
         """`service appvss_agent VERB`."""
         command = ["sh", str(self.script), verb]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=2 * BOUND, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     def logged(self, text: str, times: int = 1) -> None:
         """Wait until the agent has said something so often."""
-        deadline = time.monotonic() + BOUND
+        deadline = time.monotonic() + PATIENCE
         while not self.log.exists() or self.log.read_text().count(text) < times:
             assert time.monotonic() < deadline, self.log.read_text() if self.log.exists() else "nothing was logged"
             time.sleep(0.02)  # the agent needs the processor more
