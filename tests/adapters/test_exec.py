@@ -543,6 +543,27 @@ async def test_a_freeze_that_is_cancelled_is_thawed(tmp_path: Path, memory: Path
     assert undo.pending(memory) == ()
 
 
+@needs_proc
+async def test_a_freeze_that_is_cancelled_as_it_starts_does_not_run_on(tmp_path: Path, memory: Path) -> None:
+    adapter = pair(tmp_path, memory, f"echo $$ >{tmp_path}/pid\nsleep 600\ntouch {tmp_path}/held")
+    work = asyncio.create_task(adapter.hold(freeze()))
+    deadline = time.monotonic() + BOUND
+    while not processes(tmp_path):  # its keeper has been made, and the loop has not yet heard of it
+        assert time.monotonic() < deadline, "it was not started"
+        await asyncio.sleep(0)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline, "it does not run"
+        time.sleep(0.01)  # noqa: ASYNC251 - a loop that is busy is what this is about
+    work.cancel()
+    await asyncio.wait([work])
+    assert work.cancelled()
+    assert not is_running(int((tmp_path / "pid").read_text()))
+    assert processes(tmp_path) == set()
+    assert log(tmp_path) == ["freeze", "thaw"]
+    assert not (tmp_path / "held").exists()
+    assert undo.pending(memory) == ()
+
+
 async def test_a_pair_that_prints_a_gigabyte_is_read_and_cut(tmp_path: Path) -> None:
     flood = script(tmp_path / "flood", "#!/bin/sh\necho first\nhead -c 1000000000 /dev/zero\necho\necho last\n")
     done = await run((flood,), {"PATH": "/usr/bin:/bin"}, timedelta(seconds=60), grace=SHORT)

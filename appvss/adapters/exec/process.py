@@ -277,16 +277,35 @@ async def start(
         ServerUnfit: it cannot be executed.
     """
     with trusted(command) as program:
-        running = await _spawn(program, command, variables, grace, with_input, lock)
+        # Cancelled half-way, asyncio would kill the keeper, and what that has just started would run on by itself.
+        work = _begin(program, command, variables, grace, with_input, lock)
+        starting = asyncio.create_task(work, name="exec start")
         try:
-            async with asyncio.timeout(_START_LIMIT.total_seconds()):
-                await running.begin(program.path)
-        except TimeoutError as error:
-            await running.end(timedelta(0))
-            raise ServerUnfit(f"the program {program.path} does not start", "Run it by hand to see why.") from error
-        except BaseException:
-            await to_the_end(running.end(timedelta(0)))
+            return await to_the_end(starting)
+        except asyncio.CancelledError:
+            if starting.exception() is None:
+                await to_the_end(starting.result().end(timedelta(0)))
             raise
+
+
+async def _begin(
+    program: Program,
+    command: Sequence[str],
+    variables: Mapping[str, str],
+    grace: timedelta,
+    with_input: bool,
+    lock: int,
+) -> Running:
+    running = await _spawn(program, command, variables, grace, with_input, lock)
+    try:
+        async with asyncio.timeout(_START_LIMIT.total_seconds()):
+            await running.begin(program.path)
+    except TimeoutError as error:
+        await running.end(timedelta(0))
+        raise ServerUnfit(f"the program {program.path} does not start", "Run it by hand to see why.") from error
+    except BaseException:
+        await to_the_end(running.end(timedelta(0)))
+        raise
     return running
 
 
@@ -301,7 +320,8 @@ async def _spawn(
     descriptor = program.descriptor if _BY_DESCRIPTOR else -1
     loop = asyncio.get_running_loop()
     their_control, control = os.pipe()
-    report, their_report = os.pipe()
+    reader_end, their_report = os.pipe()
+    report = os.fdopen(reader_end, "rb", buffering=0)
     try:
         numbers = (str(their_control), str(their_report), str(grace.total_seconds()), str(descriptor), str(lock))
         transport, protocol = await loop.subprocess_exec(
@@ -317,13 +337,10 @@ async def _spawn(
             pass_fds=[each for each in (their_control, their_report, descriptor, lock) if each >= 0],
         )
         reader = asyncio.StreamReader(limit=LINE_LIMIT)
-        report_pipe, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(report, "rb", buffering=0)
-        )
+        report_pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), report)
     except BaseException:
         os.close(control)
-        with contextlib.suppress(OSError):
-            os.close(report)
+        report.close()
         raise
     finally:
         os.close(their_control)
