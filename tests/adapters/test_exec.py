@@ -592,6 +592,7 @@ async def test_a_thaw_that_fails_runs_again_and_the_hold_does_not_count(tmp_path
         async with adapter.quiesce(freeze()):
             pass
     assert [each.state for each in undo.pending(memory)] == [undo.PendingState.DUE]
+    assert [each.get_name() for each in asyncio.all_tasks()].count("undo") == 1
     with pytest.raises(HoldRefused, match="is not undone"):
         await adapter.hold(freeze())
     assert log(tmp_path).count("freeze") == 1

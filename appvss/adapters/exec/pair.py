@@ -151,7 +151,9 @@ class Pair:
 
     async def release(self, held: Paired, freeze: Freeze) -> None:
         """Run `thaw`, if it has not run yet. If file systems may be frozen it runs later, and nobody waits for it."""
-        if held.thawing is None and freeze.filesystem_freeze.is_set():
+        if held.thawing is not None:
+            return  # `confirm` has seen to it, whatever has become of it
+        if freeze.filesystem_freeze.is_set():
             held.written.leave()
             undo.settle_later(self._owner, held.directory)
             return
