@@ -276,6 +276,13 @@ async def test_a_program_may_say_that_its_hold_is_lost_before_it_is_asked(tmp_pa
             pass
 
 
+async def test_a_program_that_lets_go_before_it_is_asked_has_lost_the_hold(tmp_path: Path) -> None:
+    program = talker(tmp_path / "hasty", 'say("HELD\\nRELEASED {}") if word == "FREEZE" else None')
+    with pytest.raises(HoldLost, match="said 'RELEASED' in the hold, before it was asked"):
+        async with hook.quiesce([program]):
+            pass
+
+
 async def test_a_program_that_does_not_answer_the_thaw_has_lost_the_hold(tmp_path: Path) -> None:
     program = talker(tmp_path / "silent", 'say("HELD") if word == "FREEZE" else None')
     adapter = hook.Adapter(hook.Settings(command=(program,), thaw_limit=SHORT, grace=SHORT))

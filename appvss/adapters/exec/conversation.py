@@ -106,6 +106,18 @@ class Conversation:
             raise ServerUnfit(f"the program answered {asked} with {brief(f'{answer.word} {answer.rest}')!r}", _HINT)
         return answer
 
+    async def unasked(self) -> Answer | None:
+        """What it has said since its last answer, without having been asked; None: nothing. Does not wait.
+
+        Raises:
+            ServerUnfit: a line that is too long.
+        """
+        try:
+            async with asyncio.timeout(0):  # a line that is there already is read all the same
+                return await self._next()
+        except TimeoutError:
+            return None
+
     async def _next(self) -> Answer:
         while True:
             try:

@@ -39,7 +39,7 @@ class Talk:
     content: Mapping[str, str]
     """What it said with its HELD."""
     is_over: bool = False
-    """It was told to release, and has answered."""
+    """It was told to release."""
 
 
 class Talking:
@@ -137,7 +137,11 @@ class Talking:
         held.is_over = True
         request, words = f"THAW {held.cycle}", ("RELEASED", "LOST")
         try:
-            answer = await held.conversation.ask(request, words, self._settings.thaw_limit)
+            early = await held.conversation.unasked()
+            held.conversation.say(request)
+            answer = early or await held.conversation.hear("THAW", words, self._settings.thaw_limit)
+            if early is not None and early.word != "LOST":
+                raise HoldLost(f"the program said {brief(early.word)!r} in the hold, before it was asked to let go")
             answer.content() if answer.word == "RELEASED" else None
         except ServerUnfit as error:
             raise HoldLost(error.sentence) from error
