@@ -445,6 +445,40 @@ async def test_a_program_that_prepared_is_the_one_that_is_frozen(tmp_path: Path)
     assert not is_running(pid)
 
 
+async def test_a_look_takes_nothing_of_what_was_prepared(tmp_path: Path) -> None:
+    adapter = hook.Adapter(hook.Settings(command=(talker(tmp_path / "p", WELL),)))
+    await adapter.prepare(Prepare("c-1", "test", timedelta(seconds=BOUND)))
+    prepared = adapter._talking._ready._thing
+    assert not (await adapter.preflight()).is_refused
+    held = await adapter.hold(freeze())
+    assert isinstance(held, Talk)
+    assert held.conversation is prepared
+    await adapter.confirm(held)
+    await adapter.release(held, freeze())
+
+
+@needs_proc
+async def test_a_look_that_is_cut_off_twice_leaves_nothing_running(tmp_path: Path) -> None:
+    deaf = talker(
+        tmp_path / "deaf",
+        f"""
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
+while True: time.sleep(60)
+""",
+    )
+    adapter = hook.Adapter(hook.Settings(command=(deaf,), grace=SHORT))
+    work = asyncio.create_task(adapter.preflight())
+    await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it is asked")
+    for _ in range(2):
+        work.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    await asyncio.wait([work])
+    assert work.cancelled()
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
 async def test_a_prepare_without_a_freeze_leaves_nothing_running(tmp_path: Path) -> None:
     adapter = hook.Adapter(hook.Settings(command=(talker(tmp_path / "p", WELL),)))
     await adapter.prepare(Prepare("c-1", "test", timedelta(seconds=BOUND)))

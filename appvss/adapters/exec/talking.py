@@ -64,7 +64,10 @@ class Talking:
         if ready is not None:
             if ready.is_alive:
                 return ready
-            await ready.end(timedelta(0))
+            await to_the_end(ready.end(timedelta(0)))
+        return await self._start(app, cycle)
+
+    async def _start(self, app: str, cycle: str) -> Conversation:
         variables = environment(app, cycle, "command", self._settings.environment)
         running = await start(self._settings.command, variables, grace=self._settings.grace, with_input=True)
         return Conversation(running)
@@ -85,13 +88,13 @@ class Talking:
         """What the program says about itself."""
         conversation = None
         try:
-            conversation = await self._begin(app, "preflight")
+            conversation = await self._start(app, "preflight")  # what was prepared is left to the freeze
             said = await conversation.preflight(PREFLIGHT_LIMIT)
         except AdapterError as error:
             return Preflight((Finding(Severity.PROBLEM, "program", error.sentence, error.hint),))
         finally:
             if conversation is not None:
-                await conversation.end(self._settings.grace)
+                await to_the_end(conversation.end(self._settings.grace))
         return _told(said)
 
     async def prepare(self, app: str, prepare: Prepare) -> None:
