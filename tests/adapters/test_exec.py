@@ -855,6 +855,13 @@ def test_what_a_shell_is_given_to_run_is_looked_at_too(tmp_path: Path) -> None:
         assert "has mode 0666" in _refusal((runner, str(program)))
     with trusted(("/bin/cat", str(program))):  # it only reads it
         pass
+    with pytest.raises(SettingInvalid, match="has mode 0666"), trusted(("/bin/sh", str(program).lstrip("/"))):
+        pass  # it is started in /
+    (tmp_path / "sh").symlink_to(script(tmp_path / "toolbox", "#!/bin/cat\n"))
+    assert "has mode 0666" in _refusal((str(tmp_path / "sh"), str(program)))
+    (tmp_path / "tool").symlink_to("/bin/sh")
+    assert "has mode 0666" in _refusal((script(tmp_path / "linked", f"#!{tmp_path}/tool {program}\n"),))
+    assert "is a folder" in _refusal((script(tmp_path / "broken", "#!/bin/\0sh\n"),))
     open_interpreter = Path(script(tmp_path / "interpreter", "#!/bin/sh\n"))
     script(tmp_path / "scripted", f"#!{open_interpreter}\n")
     open_interpreter.chmod(0o777)

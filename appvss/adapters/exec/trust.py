@@ -25,7 +25,7 @@ _SHEBANG_LIMIT: Final = 256
 """Bytes of a first line that Linux reads (execve(2))."""
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH  # an ACL that gives others the right shows in the group's bits
 _RUNS_ANOTHER: Final = re.compile(
-    r"(ba|da|k|z|c|tc|fi)?sh|python[0-9.]*|perl[0-9.]*|ruby[0-9.]*|node|php[0-9.]*|lua[0-9.]*|tclsh|env|sudo|su|runuser"
+    r"(ba|da|k|mk|z|c|tc|fi)?sh[0-9.]*|busybox|python[0-9.]*|perl[0-9.]*|ruby[0-9.]*|node|php[0-9.]*|lua[0-9.]*|tclsh|env|sudo|su|runuser"
     r"|setpriv|nice|ionice|nsenter|chroot|timeout|stdbuf|flock|systemd-run"
 )
 """Programs that run a file which is one of their arguments."""
@@ -56,14 +56,15 @@ def trusted(command: Sequence[str]) -> Iterator[Program]:
         if not os.fstat(program.descriptor).st_mode & 0o111:
             raise SettingInvalid(f"the program {program.path} is not executable", f"Run `chmod +x {program.path}`.")
         interpreter = _interpreter(program.descriptor)
+        runners = [command[0], program.path, *interpreter[:1]]  # a link has another name than what it leads to
         for path in interpreter[:1]:
-            with _opened(path, "interpreter"):
-                pass
-        runners = (program.path, *interpreter[:1])
+            with _opened(path, "interpreter") as found:
+                runners.append(found.path)
         if any(_RUNS_ANOTHER.fullmatch(os.path.basename(each)) for each in runners):
             for argument in (*interpreter[1:], *command[1:]):
-                if os.path.isabs(argument) and os.path.isfile(argument):
-                    with _opened(argument, "file"):
+                file = os.path.join("/", argument)  # where it is started (`keeper.py`)
+                if os.path.isfile(file):
+                    with _opened(file, "file"):
                         pass
         yield program
 
@@ -73,7 +74,7 @@ def _interpreter(descriptor: int) -> list[str]:
     line = os.pread(descriptor, _SHEBANG_LIMIT, 0)
     if not line.startswith(b"#!"):
         return []
-    return os.fsdecode(line[2:].split(b"\n")[0]).split(maxsplit=1)
+    return os.fsdecode(re.split(rb"[\n\0]", line[2:])[0]).split(maxsplit=1)
 
 
 @contextmanager
