@@ -28,7 +28,7 @@ while read -r word cycle budget limit; do
         ;;
     FREEZE)
         exec 9>>"$lock"
-        if flock --exclusive --wait "${budget%.*}" 9; then
+        if flock --exclusive --wait "$((${budget%.*} / 2))" 9; then # an answer after the budget is none
             echo "$cycle" >"$home/marker"
             sync "$home/marker"
             echo "HELD {\"position\": \"$(wc -l <"$home/journal")\", \"marker\": \"$cycle\", \"data_directory\": \"$home\"}"

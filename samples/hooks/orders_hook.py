@@ -38,7 +38,8 @@ class Hook:
 
     def freeze(self, cycle: str, budget: str, _hold_limit: str) -> str:
         """Take the lock, and keep it."""
-        self.session = sqlite3.connect(self.path, timeout=float(budget), isolation_level=None)
+        half = float(budget) / 2  # an answer after the budget is none
+        self.session = sqlite3.connect(self.path, timeout=half, isolation_level=None)
         try:
             self.session.execute("CREATE TABLE IF NOT EXISTS marker (cycle TEXT)")
             self.session.execute("INSERT INTO marker VALUES (?)", (cycle,))

@@ -152,7 +152,7 @@ async def test_the_shell_sample_says_busy_behind_a_writer(orders: Path) -> None:
     with (orders / "lock").open("a") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         with pytest.raises(Veto, match="a writer did not come to its end") as refused:
-            await adapter.hold(freeze(1.5))
+            await adapter.hold(freeze(5.0))
     assert refused.value.retryable
     assert is_free(orders / "lock")
 
