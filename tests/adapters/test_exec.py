@@ -316,7 +316,7 @@ async def test_a_freeze_that_is_not_answered_well_is_refused(tmp_path: Path, tex
     program = talker(tmp_path / "program", f'open({str(pid)!r}, "w").write(str(os.getpid()))\n{text}')
     adapter = hook.Adapter(hook.Settings(command=(program,), grace=SHORT))
     with pytest.raises((AdapterError, Veto), match=sentence):
-        await adapter.hold(freeze(1.0 if "sleep" in text else BOUND))
+        await adapter.hold(freeze(2.5 if "sleep" in text else BOUND))
     assert not is_running(int(pid.read_text()))
 
 
@@ -329,7 +329,7 @@ async def test_a_gigabyte_does_no_harm(tmp_path: Path, stream: str) -> None:
         with pytest.raises(ServerUnfit, match="too long to be an answer"):
             await adapter.hold(freeze())
     else:
-        held = await adapter.hold(freeze())
+        held = await adapter.hold(freeze(100.0))
         assert len(held.conversation._running.errors.text()) < 3 * KEPT
         await adapter.release(held, freeze())
 
@@ -414,9 +414,8 @@ async def test_a_hold_that_ends_early_in_a_file_system_freeze_waits_for_nobody(t
     question = freeze()
     held = await adapter.hold(question)
     question.filesystem_freeze.set()
-    begun = time.monotonic()
     await adapter.release(held, question)
-    assert time.monotonic() - begun < 0.5
+    assert is_running(held.conversation._running.pid)  # whoever waits for its end finds it ended
     await adapter.close()
     assert not is_running(held.conversation._running.pid)
 
@@ -566,7 +565,7 @@ async def test_a_freeze_that_fails_is_thawed_and_nothing_runs_on(
 ) -> None:
     adapter = pair(tmp_path, memory, f"echo $$ >{tmp_path}/pid\n{freezing}")
     with pytest.raises(HoldRefused, match=sentence):
-        await adapter.hold(freeze(2.0 if "did not" in sentence else BOUND))
+        await adapter.hold(freeze(3.0 if "did not" in sentence else BOUND))
     assert log(tmp_path) == ["freeze", "thaw"]
     assert not (tmp_path / "held").exists()
     assert undo.pending(memory) == ()
@@ -652,8 +651,8 @@ async def test_a_thaw_may_say_that_the_hold_was_lost(tmp_path: Path, memory: Pat
 
 
 async def test_a_thaw_that_hangs_is_ended_and_the_hold_does_not_count(tmp_path: Path, memory: Path) -> None:
-    adapter = pair(tmp_path, memory, thawing=f"test -e {tmp_path}/mended || sleep 600", thaw_limit=SHORT)
-    with pytest.raises(HoldLost, match=r"did not end within 300\.0ms"):
+    adapter = pair(tmp_path, memory, thawing=f"test -e {tmp_path}/mended || sleep 600", thaw_limit=timedelta(seconds=1))
+    with pytest.raises(HoldLost, match=r"did not end within 1\.0s"):
         async with adapter.quiesce(freeze()):
             pass
     (tmp_path / "mended").touch()
@@ -665,9 +664,8 @@ async def test_a_hold_that_ends_early_in_a_file_system_freeze_is_thawed_later(tm
     question = freeze()
     held = await adapter.hold(question)
     question.filesystem_freeze.set()
-    begun = time.monotonic()
     await adapter.release(held, question)
-    assert time.monotonic() - begun < 0.5
+    assert log(tmp_path) == ["freeze"]  # whoever waits for the thaw finds it done
     assert (tmp_path / "held").exists()
     await until(lambda: undo.pending(memory) == (), "it was undone by itself")
     assert log(tmp_path) == ["freeze", "undo"]
