@@ -383,6 +383,20 @@ async def test_a_wrong_password_is_told_without_it(slapd: Slapd, memory: Path) -
         assert "wrong word" not in text
 
 
+async def test_the_address_that_names_no_socket_is_that_of_the_distribution(
+    slapd: Slapd, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "_SOCKETS", ("/no/such/socket", str(slapd.home / "ldapi"), "/none/either"))
+    assert Settings().uri == "ldapi:///"
+    for uri in ("ldapi:///", "ldapi://"):
+        async with adapter_of(uri, memory).quiesce(freeze()) as evidence:
+            assert evidence["suffix"] == SUFFIX
+    monkeypatch.setattr(wire, "_SOCKETS", ("/no/such/socket",))
+    with pytest.raises(ServerUnreachable) as refused:
+        await adapter_of("ldapi:///", memory).hold(freeze())
+    assert "looked for at /no/such/socket" in refused.value.hint
+
+
 async def test_nobody_at_the_address_and_no_address_are_told(memory: Path) -> None:
     adapter = adapter_of("ldapi://%2Fno%2Fsuch%2Fsocket", memory)
     with pytest.raises(ServerUnreachable):

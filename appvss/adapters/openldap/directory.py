@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from appvss.adapters.errors import (
     AdapterError,
@@ -32,6 +34,14 @@ _NO_SUCH_ATTRIBUTE: Final = 16
 _NO_SUCH_OBJECT: Final = 32
 _CREDENTIALS: Final = frozenset({7, 8, 13, 48, 49})  # RFC 4511, appendix A.1
 _ACCESS: Final = 50
+_LOCAL: Final = frozenset({"ldapi:///", "ldapi://"})
+"""The socket at the place that slapd was built with. ldap3 takes it for the folder `/`."""
+_SOCKETS: Final = (
+    "/var/run/slapd/ldapi",  # Debian's, seen; the others' are those of their documents
+    "/var/run/ldapi",
+    "/var/run/openldap/ldapi",
+    "/usr/local/var/run/ldapi",
+)
 _DATABASES: Final = "cn=Databases,cn=Monitor"
 
 _ResultT = TypeVar("_ResultT")
@@ -158,7 +168,7 @@ class Directory:
         if self._settings.bind_dn:
             account = {"user": self._settings.bind_dn, "password": self._settings.password.reveal()}
         try:
-            server = ldap3.Server(self._settings.uri, get_info=ldap3.NONE, connect_timeout=seconds)
+            server = ldap3.Server(_address(self._settings.uri), get_info=ldap3.NONE, connect_timeout=seconds)
             self._connection = ldap3.Connection(
                 server, receive_timeout=seconds, auto_referrals=False, check_names=False, **account
             )
@@ -166,9 +176,7 @@ class Directory:
         except ldap3.core.exceptions.LDAPInvalidServerError as error:
             raise SettingInvalid("the address of slapd cannot be read", 'Write uri = "ldapi:///".') from error
         except (ldap3.core.exceptions.LDAPExceptionError, OSError) as error:
-            raise ServerUnreachable(
-                f"no slapd answers at {self._settings.uri}", "Is it running, with this address in its `-h`?"
-            ) from error
+            raise ServerUnreachable(f"no slapd answers at {self._settings.uri}", _where(self._settings.uri)) from error
         code = int(self._connection.result["result"])
         if code != _SUCCESS:
             raise _refusal("bind", code, str(self._connection.result["description"]))
@@ -268,6 +276,24 @@ def _ldap3() -> Any:
     except ImportError as error:
         raise DriverMissing("ldap3 is not installed", "Run `pip install 'appvss[openldap]'`.") from error
     return ldap3
+
+
+def _address(uri: str) -> str:
+    """The address with the path of its socket in it, if it stands for that of the distribution."""
+    if uri not in _LOCAL:
+        return uri
+    path = next((each for each in _SOCKETS if os.path.exists(each)), _SOCKETS[0])
+    return f"ldapi://{quote(path, safe='')}"
+
+
+def _where(uri: str) -> str:
+    """What to do where nobody answers."""
+    hint = "Is it running, with this address in its `-h`?"
+    if _address(uri) == uri:
+        return hint
+    return (
+        f"{hint} Its socket is looked for at {', '.join(_SOCKETS)}; elsewhere write its path: ldapi://%2Fsome%2Fldapi"
+    )
 
 
 def _refusal(what: str, code: int, text: str) -> AdapterError:
