@@ -167,6 +167,21 @@ async def test_a_killed_adapter_leaves_it_read_only_and_another_frees_it(
     await adapter.undo(settled.pending.record.what if settled.pending.record else {})  # once more does no harm
 
 
+async def test_another_database_than_the_one_of_the_record_is_not_taken_for_it(slapd: Slapd, memory: Path) -> None:
+    adapter = adapter_of(slapd.uri, memory, Recipe.MONITOR, suffix=SUFFIX)
+    held = await adapter.hold(freeze())
+    assert held.written is not None
+    held.written.leave()
+    held.directory.drop()
+    other = adapter_of(slapd.uri, memory, Recipe.MONITOR, suffix="cn=Monitor")  # as configured meanwhile
+    (settled,) = await undo.settle(memory, {"directory": other})
+    assert "is configured for it" in settled.failure
+    assert write(slapd) == REFUSED
+    (settled,) = await undo.settle(memory, {"directory": adapter})
+    assert settled.is_undone
+    assert write(slapd) == "success"
+
+
 async def test_a_restart_forgets_the_one_switch_and_not_the_other(memory: Path) -> None:
     with private_slapd() as slapd:
         for recipe, expected in ((Recipe.MONITOR, "success"), (Recipe.CONFIG, REFUSED)):
@@ -463,6 +478,6 @@ def test_records_of_others_are_not_ours(slapd: Slapd) -> None:
         adapter = adapter_of(slapd.uri, memory, Recipe.CONFIG)
         mine = {"uri": slapd.uri, "recipe": "config", "before": "", "dn": "x"}
         assert adapter.is_of(mine)
-        for wrong in ({"uri": "ldap://other"}, {"recipe": "none"}, {"recipe": "rm -rf"}):
+        for wrong in ({"uri": "ldap://other"}, {"suffix": "dc=other"}, {"recipe": "none"}, {"recipe": "rm -rf"}):
             assert not adapter.is_of({**mine, **wrong})
         assert not adapter.is_of({})

@@ -100,7 +100,13 @@ class Adapter(base.Adapter[Held]):
             switch = await directory.switch(self._settings.recipe)
             if switch.is_on:
                 raise HoldRefused(f"{switch.attribute} is TRUE already", _HINT)
-            what = {"uri": self._settings.uri, "dn": switch.dn, "recipe": self._settings.recipe, "before": switch.value}
+            what = {
+                "uri": self._settings.uri,
+                "suffix": self._settings.suffix,
+                "dn": switch.dn,
+                "recipe": self._settings.recipe.value,
+                "before": switch.value,
+            }
             written = undo.write(records, UndoRecord.of(self.app, self.engine, freeze.cycle, what))
             try:
                 await directory.set(switch, "TRUE")
@@ -181,9 +187,12 @@ class Adapter(base.Adapter[Held]):
                 await directory.set(switch, _before(record["before"]))
 
     def is_of(self, record: Mapping[str, str]) -> bool:
-        """Whether it is the configured slapd that the record is about."""
+        """Whether it is the configured database of the configured slapd that the record is about."""
         known = {each.value for each in Recipe} - {Recipe.NONE.value}
-        return record.get("uri") == self._settings.uri and record.get("recipe") in known and "before" in record
+        mine = (self._settings.uri, self._settings.suffix)
+        return (
+            (record.get("uri"), record.get("suffix")) == mine and record.get("recipe") in known and "before" in record
+        )
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Directory]:
