@@ -338,6 +338,37 @@ async def test_a_hold_that_is_cancelled_leaves_nothing_frozen(
     assert undo.pending(memory) == ()
 
 
+FORBIDDEN = """
+import asyncio, codecs, os, sys
+from pathlib import Path
+from appvss.adapters import cgroup, undo
+from appvss.adapters.errors import PrivilegeMissing
+from appvss.sdk.freeze import Freeze
+from datetime import timedelta
+codecs.lookup("ascii")  # what is imported on first use may be out of that user's reach
+os.chown(sys.argv[2], 65534, 65534)
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+async def main():
+    adapter = cgroup.Adapter(cgroup.Settings(cgroup=sys.argv[1]))
+    adapter.undo_directory = Path(sys.argv[2])
+    for _ in range(2):
+        try:
+            await adapter.hold(Freeze("c", "t", timedelta(seconds=9), timedelta(1)))
+        except PrivilegeMissing:
+            print(len(undo.pending(adapter.undo_directory)))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_who_may_not_freeze_leaves_no_record_of_it(group: Tree, memory: Path, tmp_path: Path) -> None:
+    group.write_to(tmp_path / "file")
+    done = subprocess.run(
+        (sys.executable, "-c", FORBIDDEN, group.name, str(memory)), capture_output=True, text=True, timeout=BOUND
+    )
+    assert (done.stdout.split(), done.stderr) == (["0", "0"], "")
+
+
 async def test_a_hold_that_ends_early_in_a_file_system_freeze_is_thawed_at_once(
     group: Tree, memory: Path, tmp_path: Path
 ) -> None:

@@ -204,10 +204,8 @@ class Adapter(base.Adapter[Frozen]):
             held.group.set_frozen(False)
             await held.watch.wait(False, _THAW_LIMIT)
             still = held.group.is_wanted_frozen
-        except FileNotFoundError:
-            still = False
-        except OSError as error:
-            still = held.group.path.exists() and error.errno != errno.ENODEV  # that says: removed
+        except OSError:
+            still = _may_be_frozen(held.group)
         if still:
             held.written.leave()
             undo.settle_later(self, held.written.path.parent)
@@ -260,6 +258,14 @@ class Adapter(base.Adapter[Frozen]):
         if failure:
             raise ServerUnfit(failure, f"Run `systemctl show {self._settings.unit}`; without systemd name the cgroup.")
         return dict(line.split("=", 1) for line in done.output.text().splitlines() if "=" in line)
+
+
+def _may_be_frozen(group: Group) -> bool:
+    """Whether a cgroup that could not be thawed has to be: not where it was never frozen, or is gone."""
+    try:
+        return group.is_wanted_frozen
+    except OSError as error:
+        return group.path.exists() and error.errno not in (errno.ENOENT, errno.ENODEV)  # they say: removed
 
 
 def _watchdog(shown: Mapping[str, str]) -> list[Finding]:
