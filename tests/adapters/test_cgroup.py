@@ -369,6 +369,34 @@ def test_a_user_who_may_not_freeze_leaves_no_record_of_it(group: Tree, memory: P
     assert (done.stdout.split(), done.stderr) == (["0", "0"], "")
 
 
+async def test_a_kernel_without_the_freezer_is_told(
+    group: Tree, memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "cgroup.procs").write_text(f"{group.start('/bin/sleep', '600').pid}\n")
+    (tmp_path / "mounts").write_text(f"30 23 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw\n")
+    monkeypatch.setattr(tree, "_MOUNTS", tmp_path / "mounts")
+    adapter = cgroup.Adapter(cgroup.Settings(cgroup="/web"))
+    adapter.undo_directory = memory
+    (problem,) = [each for each in (await adapter.preflight()).findings if each.severity is Severity.PROBLEM]
+    assert "Linux 5.2" in problem.hint
+    with pytest.raises(ServerUnfit, match="/web cannot be read: No such file"):
+        await adapter.hold(freeze())
+    assert undo.pending(memory) == ()
+
+
+async def test_what_cannot_be_opened_is_not_taken_for_gone(
+    memory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")  # which no user can open
+    (tmp_path / "mounts").write_text(f"30 23 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw\n")
+    monkeypatch.setattr(tree, "_MOUNTS", tmp_path / "mounts")
+    adapter = cgroup.Adapter(cgroup.Settings(cgroup="/loop/web"))
+    with pytest.raises(ServerUnfit, match="there is no cgroup /loop/web"):
+        await adapter.undo({"unit": "", "cgroup": "/loop/web", "inode": "1"})
+    await adapter.undo({"unit": "", "cgroup": "/gone/web", "inode": "1"})
+
+
 async def test_a_hold_that_ends_early_in_a_file_system_freeze_is_thawed_at_once(
     group: Tree, memory: Path, tmp_path: Path
 ) -> None:

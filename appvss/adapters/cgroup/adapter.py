@@ -32,6 +32,7 @@ _THAW_LIMIT: Final = timedelta(seconds=5)
 _SHARE: Final = 0.9
 """Of the budget that is waited: what is left is for thawing again, and for saying why."""
 _LEAST: Final = timedelta(milliseconds=10)
+_FREEZER_HINT: Final = "Is the service running? The freezer of cgroups needs Linux 5.2 or newer."
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,8 @@ class Adapter(base.Adapter[Frozen]):
             undo.undo_directory(self.undo_directory)
         except AdapterError as error:
             findings.append(Finding(Severity.PROBLEM, "cgroup", error.sentence, error.hint))
+        except OSError as error:
+            findings.append(Finding(Severity.PROBLEM, "cgroup", f"it cannot be read: {error.strerror}", _FREEZER_HINT))
         volumes = tuple(Volume(VolumeKind.DATA, _resolved(each)) for each in self._settings.volumes)
         return Preflight(tuple(findings), f"Linux {os.uname().release}", volumes, recipe="cgroup freezer")
 
@@ -121,9 +124,12 @@ class Adapter(base.Adapter[Frozen]):
         with contextlib.ExitStack() as stack:
             group = stack.enter_context(opened(await self._name()))
             refuse_needed(group)
-            if group.is_wanted_frozen:
-                raise HoldRefused(f"{group.name} is frozen already", "Find out who has frozen it, and thaw it.")
-            watch = Watch(group)
+            try:
+                if group.is_wanted_frozen:
+                    raise HoldRefused(f"{group.name} is frozen already", "Find out who has frozen it, and thaw it.")
+                watch = Watch(group)
+            except OSError as error:
+                raise ServerUnfit(f"{group.name} cannot be read: {error.strerror}", _FREEZER_HINT) from error
             stack.callback(watch.close)
             what = {"unit": self._settings.unit, "cgroup": group.name, "inode": str(group.inode)}
             record = UndoRecord.of(self.app, self.engine, freeze.cycle, what)
@@ -223,8 +229,10 @@ class Adapter(base.Adapter[Frozen]):
             with opened(record["cgroup"]) as group:
                 if str(group.inode) == record["inode"]:
                     group.set_frozen(False)
-        except ServerUnfit:
-            return  # it is gone, and nothing of it is frozen
+        except ServerUnfit as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                return  # it is gone, and nothing of it is frozen
+            raise
         except PermissionError as error:
             raise forbidden(record["cgroup"]) from error
         except OSError as error:
