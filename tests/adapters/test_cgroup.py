@@ -423,6 +423,14 @@ async def test_what_must_go_on_is_not_frozen(group: Tree, memory: Path, tmp_path
     assert not group.is_frozen
 
 
+async def test_an_agent_that_is_a_script_is_known_by_it(group: Tree, memory: Path, tmp_path: Path) -> None:
+    script = tmp_path / "waagent"
+    script.write_text("import sys; sys.stdin.read()")
+    group.start(sys.executable, "-u", str(script), "-daemon")
+    with pytest.raises(ServerUnfit, match="must go on"):
+        await adapter_of(group, memory).hold(freeze())
+
+
 @pytest.mark.parametrize(
     "argument", ["appvss", "/usr/bin/appvss", "appvss.agent.child", "/x/appvss/freezer/guardian.py"]
 )

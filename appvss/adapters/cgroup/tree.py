@@ -33,11 +33,13 @@ _NEEDED: Final = frozenset(
             "dbus-broker",
         ),
         *("qemu-ga", "vmtoolsd", "hv_vss_daemon", "hv_kvp_daemon", "waagent", "google_guest_agent", "amazon-ssm-agent"),
+        *("hypervvssd", "hypervkvpd"),  # what Red Hat calls them
     }
 )
 """What lets a person in, what the machine cannot do without, and what brings the word that the snapshot is done."""
 _OURS: Final = re.compile(r"(.*/)?appvss([./].*)?")
 """An argument of a process that is part of AppVSS: the broker, its guardian, the agent."""
+_INTERPRETER: Final = re.compile(r"python[0-9.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +227,7 @@ def _ancestors(pid: int) -> Iterator[int]:
 
 
 def _is_needed(pid: int) -> bool:
-    """Whether a process is one of those that must go on: by its name, its program or its arguments."""
+    """Whether a process is one of those that must go on: by its name, its program, its script or its arguments."""
     try:
         name = (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
         arguments = (_PROC / str(pid) / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
@@ -234,7 +236,10 @@ def _is_needed(pid: int) -> bool:
     program = ""
     with contextlib.suppress(OSError):
         program = os.path.basename(os.readlink(_PROC / str(pid) / "exe").removesuffix(" (deleted)"))
-    return bool({name, program} & _NEEDED) or any(_OURS.fullmatch(each) for each in arguments)
+    script = ""
+    if _INTERPRETER.fullmatch(program):  # `python3 -u /usr/sbin/waagent -daemon`, as Azure's unit has it
+        script = os.path.basename(next((each for each in arguments[1:] if not each.startswith("-")), ""))
+    return bool({name, program, script} & _NEEDED) or any(_OURS.fullmatch(each) for each in arguments)
 
 
 def _stat(pid: int) -> list[str]:
