@@ -219,9 +219,9 @@ async def test_a_lock_of_somebody_else_is_left_alone(memory: Path) -> None:
         assert fake.lock_count == 1
         assert undo.pending(memory) == ()
         fake.lock_count = 2  # ours, left behind, and another one
-        with pytest.raises(HoldRefused, match="by somebody else, too"):
-            await adapter.undo({"uri": fake.uri})
-        assert fake.lock_count == 1
+        for _ in range(2):  # who settles comes again: an undo that was one is not repeated
+            assert all(each.is_undone for each in await undo.settle(memory, {"orders": adapter}))
+            assert fake.lock_count == 1
         await adapter.close()
 
 

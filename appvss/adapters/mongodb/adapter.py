@@ -308,7 +308,8 @@ class Adapter(base.Adapter[Held]):
         self._close(held.link)
 
     async def undo(self, record: Mapping[str, str]) -> None:
-        """Unlock what an adapter has left locked: once, for it has locked once.
+        """Unlock what an adapter has left locked: once, for it has locked once. What is locked after that is somebody
+        else's, and stays so.
 
         Raises:
             AdapterError: the server does not let anybody in, or does not unlock. Then only `fsyncUnlock` on a
@@ -316,8 +317,7 @@ class Adapter(base.Adapter[Held]):
         """
         try:
             async with self._connected() as link:
-                if await unlock_once(link, UNLOCK_LIMIT):
-                    raise HoldRefused("the server is locked by somebody else, too", UNLOCK_HINT)
+                await unlock_once(link, UNLOCK_LIMIT)
         except (ServerUnreachable, LoginRefused) as error:
             raise type(error)(error.sentence, f"{UNLOCK_HINT} Or start the server again.") from error
 
