@@ -67,6 +67,8 @@ class FakeMongod:
     allowed: frozenset[str] = EVERYTHING
     lock_refused_with: tuple[int, str, str] | None = None
     lock_never_answers: bool = False
+    locked_at_the_same_moment: int = 0
+    """How often somebody else locks between the adapter's look and its lock."""
     lets_nobody_in_while_locked: bool = False
     """To authenticate may need a read that waits behind a write that waits for the lock."""
     lock_count: int = 0
@@ -181,7 +183,7 @@ class FakeMongod:
         if self.lock_refused_with is not None:
             raise Refused(*self.lock_refused_with)
         async with self._changed:
-            self.lock_count += 1
+            self.lock_count += 1 + self.locked_at_the_same_moment
         if self.lock_never_answers:  # it has locked, and the word of it is lost
             await asyncio.Event().wait()
         text = "now locked against writes, use db.fsyncUnlock() to unlock"

@@ -366,6 +366,19 @@ async def test_a_router_is_refused(memory: Path) -> None:
         assert "fsync" not in fake.commands
 
 
+async def test_two_who_lock_at_the_same_moment_and_one_who_may_not_unlock(memory: Path) -> None:
+    async with fake_mongod(allowed=EVERYTHING - {"unlock"}, locked_at_the_same_moment=1) as fake:
+        adapter = adapter_of(fake, memory)
+        with pytest.raises(HoldRefused, match="at the same moment"):
+            await adapter.hold(freeze())
+        assert fake.lock_count == 2
+        assert [each.state for each in undo.pending(memory)] == [undo.PendingState.DUE]
+        fake.allowed = EVERYTHING
+        await until(lambda: undo.pending(memory) == (), "it was undone by itself")
+        assert fake.lock_count == 1
+        await adapter.close()
+
+
 async def test_a_lock_that_is_not_got_in_time_may_be_tried_again(memory: Path) -> None:
     async with fake_mongod(lock_refused_with=(24, "LockTimeout", "Fsync lock timed out")) as fake:
         adapter = adapter_of(fake, memory)

@@ -170,7 +170,7 @@ class Adapter(base.Adapter[Held]):
                 try:
                     held.server = await look(link)  # nothing is written from here on
                 except BaseException:
-                    await to_the_end(self._unlock(held, held.written))
+                    await to_the_end(self._unlock(link, held.written))
                     raise
             return held
         except BaseException:
@@ -210,8 +210,7 @@ class Adapter(base.Adapter[Held]):
             self._aside(self._unlock_if_locked(written, limit), "mongodb unlock")
             raise
         if int(answer.get("lockCount", 1)) != 1:
-            await ask(link, {"fsyncUnlock": 1}, UNLOCK_LIMIT)
-            written.forget()
+            await to_the_end(self._unlock(link, written))
             raise HoldRefused("somebody else has locked the server at the same moment", UNLOCK_HINT)
         return written
 
@@ -273,13 +272,13 @@ class Adapter(base.Adapter[Held]):
             return
         try:
             if held.written is not None:
-                await to_the_end(self._unlock(held, held.written))
+                await to_the_end(self._unlock(held.link, held.written))
         finally:
             self._close(held.link)
 
-    async def _unlock(self, held: Held, written: Written) -> None:
+    async def _unlock(self, link: Link, written: Written) -> None:
         try:
-            await unlock_once(held.link, UNLOCK_LIMIT)
+            await unlock_once(link, UNLOCK_LIMIT)
         except AdapterError:
             written.leave()
             undo.settle_later(self, written.path.parent)
