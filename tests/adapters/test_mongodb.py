@@ -379,6 +379,20 @@ async def test_two_who_lock_at_the_same_moment_and_one_who_may_not_unlock(memory
         await adapter.close()
 
 
+async def test_a_secret_in_the_options_of_an_address_is_in_no_record(memory: Path) -> None:
+    async with fake_mongod() as fake:
+        uri = f"{fake.uri}/?authMechanismProperties=AWS_SESSION_TOKEN:hunter2"
+        adapter = mongodb.Adapter(Settings(uri=uri, recipe=Recipe.LOCK))
+        adapter.undo_directory = memory
+        async with adapter.quiesce(freeze()):
+            (record,) = undo.pending(memory)
+            assert "hunter2" not in record.path.read_text()
+            assert record.record is not None
+            assert adapter.is_of(record.record.what)
+        assert not adapter.is_of({"uri": "mongodb://other/"})
+        await adapter.close()
+
+
 async def test_a_lock_that_is_not_got_in_time_may_be_tried_again(memory: Path) -> None:
     async with fake_mongod(lock_refused_with=(24, "LockTimeout", "Fsync lock timed out")) as fake:
         adapter = adapter_of(fake, memory)

@@ -104,6 +104,11 @@ class Adapter(base.Adapter[Held]):
     def _app(self) -> str:
         return self.app or self.engine
 
+    @property
+    def _address(self) -> str:
+        """For a record, and so for people: the options of an address may have secrets."""
+        return self._settings.uri.partition("?")[0]
+
     async def preflight(self) -> Preflight:
         """What would go wrong, as far as the server tells without being changed."""
         findings = [
@@ -192,7 +197,7 @@ class Adapter(base.Adapter[Held]):
     async def _lock(self, link: Link, freeze: Freeze, directory: Path) -> Written:
         if await is_locked(link):
             raise HoldRefused("the server is locked already", UNLOCK_HINT)
-        what = {"uri": self._settings.uri}
+        what = {"uri": self._address}
         written = undo.write(directory, UndoRecord.of(self._app, self.engine, freeze.cycle, what))
         limit = max(_LEAST, freeze.budget_left() * _SHARE)
         command = {
@@ -322,7 +327,7 @@ class Adapter(base.Adapter[Held]):
 
     def is_of(self, record: Mapping[str, str]) -> bool:
         """Whether it is the configured server that the record is about."""
-        return record.get("uri") == self._settings.uri
+        return record.get("uri") == self._address
 
     # -- the server
 
