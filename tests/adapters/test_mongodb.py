@@ -393,6 +393,19 @@ async def test_a_secret_in_the_options_of_an_address_is_in_no_record(memory: Pat
         await adapter.close()
 
 
+async def test_a_look_takes_nothing_of_what_was_prepared(memory: Path) -> None:
+    async with fake_mongod() as fake:
+        adapter = adapter_of(fake, memory)
+        await adapter.prepare(Prepare("c-1", "test", timedelta(seconds=BOUND)))
+        prepared = adapter._ready._thing
+        await adapter.preflight()
+        held = await adapter.hold(freeze())
+        assert held.link is prepared
+        await adapter.confirm(held)
+        await adapter.release(held, freeze())
+        await adapter.close()
+
+
 async def test_a_lock_that_is_not_got_in_time_may_be_tried_again(memory: Path) -> None:
     async with fake_mongod(lock_refused_with=(24, "LockTimeout", "Fsync lock timed out")) as fake:
         adapter = adapter_of(fake, memory)

@@ -123,7 +123,7 @@ class Adapter(base.Adapter[Held]):
         volumes: tuple[Volume, ...] = ()
         read: dict[str, str] = {}
         try:
-            async with self._connected() as link:
+            async with self._connected(is_new=True) as link:  # what was prepared is left to the freeze
                 server = await look(link)
                 version = server.version
                 findings += _about(server, self._settings)
@@ -332,8 +332,8 @@ class Adapter(base.Adapter[Held]):
     # -- the server
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Link]:
-        link = await self._connect()
+    async def _connected(self, *, is_new: bool = False) -> AsyncIterator[Link]:
+        link = await (self._open() if is_new else self._connect())
         try:
             yield link
         finally:
@@ -347,10 +347,17 @@ class Adapter(base.Adapter[Held]):
         """
         ready = self._ready.take()
         if ready is not None:
-            with contextlib.suppress(ServerUnreachable):
+            try:
                 await ask(ready, {"ping": 1}, CONNECT_LIMIT)
                 return ready
-            self._close(ready)
+            except ServerUnreachable:
+                self._close(ready)
+            except BaseException:
+                self._close(ready)
+                raise
+        return await self._open()
+
+    async def _open(self) -> Link:
         link = open_link(self._settings)
         try:
             await ask(link, {"ping": 1}, CONNECT_LIMIT)
