@@ -446,7 +446,8 @@ async def test_an_address_that_cannot_be_used_is_refused_without_showing_it(sett
     assert "hunter2" not in repr(problem)
 
 
-def test_a_marker_that_is_no_collection_is_refused() -> None:
+@pytest.mark.parametrize("marker", ["cycles", "appvss.", ".cycles", "app vss.cycles", "app$vss.cycles", "appvss..x"])
+def test_a_marker_that_is_no_collection_is_refused(marker: str) -> None:
     with pytest.raises(SettingInvalid):
         mongodb.Adapter(Settings(marker="cycles"))
 

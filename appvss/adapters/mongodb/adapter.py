@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -48,6 +49,8 @@ from appvss.model.duration import format_duration
 from appvss.model.errors import HoldLost
 from appvss.sdk.freeze import Freeze, Prepare
 
+_COLLECTION: Final = re.compile(r"[^/\\. \"$*<>:|?\0]{1,63}\.[^.$\0][^$\0]*")
+"""A database, a point, a collection in it, as MongoDB has them named."""
 _FIRST_PAUSE: Final = timedelta(seconds=1)
 _TRIES: Final = 6
 _SHARE: Final = 0.8
@@ -93,7 +96,7 @@ class Adapter(base.Adapter[Held]):
         self._settings = settings
         self._later: set[asyncio.Task[None]] = set()
         self._ready = Kept(self._close)
-        if settings.marker.count(".") < 1 and settings.marker:
+        if settings.marker and _COLLECTION.fullmatch(settings.marker) is None:
             raise SettingInvalid(f"the marker {settings.marker!r} is no collection", 'Write marker = "appvss.cycles".')
         if settings.recipe is Recipe.JOURNAL:
             self.properties = replace(  # type: ignore[misc]  # what holds for these settings
