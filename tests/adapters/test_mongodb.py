@@ -218,6 +218,7 @@ async def test_a_lock_of_somebody_else_is_left_alone(memory: Path) -> None:
             await adapter.hold(freeze())
         assert fake.lock_count == 1
         assert undo.pending(memory) == ()
+        undo.write(memory, undo.UndoRecord.of("orders", "mongodb", "c-0", {"uri": fake.uri})).leave()
         fake.lock_count = 2  # ours, left behind, and another one
         for _ in range(2):  # who settles comes again: an undo that was one is not repeated
             assert all(each.is_undone for each in await undo.settle(memory, {"orders": adapter}))
@@ -268,8 +269,9 @@ async def test_a_restart_in_the_hold_does_too(memory: Path, recipe: Recipe) -> N
 async def test_a_lock_whose_answer_is_lost_is_undone(memory: Path) -> None:
     async with fake_mongod(lock_never_answers=True) as fake:
         adapter = adapter_of(fake, memory)
+        await adapter.prepare(Prepare("c-1", "test", timedelta(seconds=BOUND)))  # which takes its time
         with pytest.raises(ServerUnreachable, match="did not answer fsync"):
-            await adapter.hold(freeze(0.6))
+            await adapter.hold(freeze(2.0))
         assert fake.lock_count == 1
         await until(lambda: fake.lock_count == 0, "it is unlocked by itself")
         await until(lambda: undo.pending(memory) == (), "the record is gone")
@@ -449,7 +451,8 @@ async def test_an_address_that_cannot_be_used_is_refused_without_showing_it(sett
 @pytest.mark.parametrize("marker", ["cycles", "appvss.", ".cycles", "app vss.cycles", "app$vss.cycles", "appvss..x"])
 def test_a_marker_that_is_no_collection_is_refused(marker: str) -> None:
     with pytest.raises(SettingInvalid):
-        mongodb.Adapter(Settings(marker="cycles"))
+        mongodb.Adapter(Settings(marker=marker))
+    mongodb.Adapter(Settings(marker="appvss.cycles.of-orders"))
 
 
 # -- Pre-flight.
