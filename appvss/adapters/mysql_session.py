@@ -112,8 +112,10 @@ class Session:
         """Have the thread do some work. When this is cancelled, the session is severed.
 
         Raises:
-            AdapterError: whatever the server said no with.
+            AdapterError: whatever the server said no with; or the session has ended.
         """
+        if self.ended.is_set():  # Its thread takes no work any more.
+            raise translated(StatementFailed(0, "the session has ended"), self)
         future = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
         future.add_done_callback(_heard)  # Nobody else hears what a thread has failed with that was cut off.
         try:

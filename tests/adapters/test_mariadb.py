@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -337,6 +338,34 @@ async def test_a_server_that_went_on_is_a_lost_hold(server: MariadbServer) -> No
             await one.confirm(held)
     finally:
         await one.release(held, freeze)
+
+
+@pytest.mark.parametrize("end", ["silence", "cancellation"])
+async def test_a_server_that_is_silent_after_the_thaw_is_a_lost_hold_and_the_session_is_cut(
+    server: MariadbServer, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """What ended the confirmation comes out, not that the session has ended by that when it is let go of."""
+    monkeypatch.setattr(mysql_hold, "ANSWER_LIMIT", timedelta(seconds=0.3 if end == "silence" else 60))
+    leaving = asyncio.Event()
+
+    async def hold() -> None:
+        async with adapter(server).quiesce(a_freeze()):
+            os.kill(server.pid, signal.SIGSTOP)
+            leaving.set()
+
+    holding = asyncio.create_task(hold())
+    try:
+        await asyncio.wait_for(leaving.wait(), 20)
+        if end == "silence":
+            with pytest.raises(HoldLost, match="does not answer"):
+                await holding
+        else:
+            await asyncio.sleep(0)  # it asks, and waits for the answer
+            holding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await holding
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 # When a commit does not write the redo log.
