@@ -102,8 +102,8 @@ class Adapter(ServerAdapter):
         return READ_LOCK if set(tables_by_engine(session)) - {"InnoDB", "none"} else INSTANCE_LOCK
 
     def _lock(self, session: Session, server: Server, freeze: Freeze) -> Held:
-        recipe = self._recipe(session, server)
         until_unlocked(session, freeze, lambda: session.query("LOCK INSTANCE FOR BACKUP", needs="BACKUP_ADMIN ON *.*"))
+        recipe = self._recipe(session, server)  # Not before: the lock waits for DDL, which may leave such a table.
         if recipe == READ_LOCK:
             wait = min(max(freeze.budget_left() / _TRIES, timedelta(seconds=1)), _READ_LOCK_WAIT)
             session.query(f"SET SESSION lock_wait_timeout = {int(wait.total_seconds())}")

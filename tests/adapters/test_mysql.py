@@ -30,6 +30,7 @@ from tests.adapters.support.mysql_world import (
     names,
     run,
     wait_until_gone,
+    wait_until_in,
 )
 from tests.databases.support.servers import server_folder
 from tests.support.running_broker import short_directory
@@ -147,6 +148,26 @@ async def test_the_read_lock_is_taken_where_it_is_needed(
 async def test_it_works_without_broker_and_agent(server: MysqlServer) -> None:
     async with mysql.quiesce(socket=server.socket, password=PASSWORD) as evidence:
         assert evidence["marker"]
+
+
+async def test_a_table_that_came_while_the_instance_lock_was_waited_for_counts(
+    server: MysqlServer, say: Callable[..., Statement]
+) -> None:
+    run(server, "CREATE TABLE shop.logs (id INT)")
+    with contextlib.closing(server.connect()) as owner, owner.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT * FROM shop.logs")
+        ddl = say("ALTER TABLE shop.logs ENGINE=MyISAM")
+        await asyncio.to_thread(ddl.wait_until, "Waiting for table metadata lock")
+        holding = asyncio.create_task(adapter(server).hold(freeze := a_freeze(budget=60)))
+        await asyncio.to_thread(wait_until_in, server, "appvss", "Waiting for backup lock")
+        cursor.execute("COMMIT")
+        held = await holding
+    try:
+        ddl.finish()
+        assert held.recipe == READ_LOCK
+    finally:
+        await adapter(server).release(held, freeze)
 
 
 # The read lock's dangers.

@@ -235,6 +235,16 @@ def wait_until_there(server: Any, user: str) -> None:
         time.sleep(0.01)
 
 
+def wait_until_in(server: Any, user: str, state: str, seconds: int = 0) -> None:
+    """Until a session of an account is in a state (a part of what SHOW PROCESSLIST says), and has been for so long."""
+    deadline = time.monotonic() + BOUND
+    while not any(
+        row[1] == user and state in str(row[6]) and row[5] >= seconds for row in run(server, "SHOW PROCESSLIST")
+    ):
+        assert time.monotonic() < deadline, f"none is in {state!r}"
+        time.sleep(0.02)
+
+
 def wait_until_gone(server: Any, user: str, bound: float = BOUND) -> float:
     """Until an account has no session any more; how many seconds that took."""
     began = time.monotonic()
