@@ -42,6 +42,7 @@ _LONGEST_LOCK_WAIT_OF_OTHERS: Final = timedelta(seconds=1)
 _LOG_STATUS: Final = "performance_schema.log_status"
 _LOCKS: Final = "performance_schema.metadata_locks"
 _LOG_STATUS_NEEDS: Final = f"SELECT ON {_LOG_STATUS}"
+_NO_PERFORMANCE_SCHEMA: Final = 1683
 INSTANCE_LOCK: Final = "instance-lock"
 READ_LOCK: Final = "read-lock"
 
@@ -158,13 +159,9 @@ class Adapter(ServerAdapter):
 
     def _still_locked(self, held: Held) -> str:
         session = held.session
-        if held.server.may("SELECT", _LOCKS):
-            rows = session.query(
-                f"SELECT object_type FROM {_LOCKS} WHERE owner_thread_id = PS_CURRENT_THREAD_ID()"  # noqa: S608 - a constant
-                " AND lock_status = 'GRANTED' AND lock_duration = 'EXPLICIT'"
-            )
+        if held.server.may("SELECT", _LOCKS) and (locks := _locks(session)) is not None:
             wanted = {"BACKUP LOCK"} | ({"GLOBAL", "COMMIT"} if held.recipe == READ_LOCK else set())
-            if missing := wanted - {str(row[0]) for row in rows}:
+            if missing := wanted - locks:
                 return f"the session does not have its lock any more: {', '.join(sorted(missing))}"
         if held.recipe == READ_LOCK:
             now = _position(session, held.server)[:3]
@@ -191,6 +188,15 @@ class Adapter(ServerAdapter):
             [("SELECT", _LOCKS, "that the lock was kept is proven by the session alone")],
             severity=Severity.WARNING,
         )
+        if server.may("SELECT", _LOCKS) and _locks(session) is None:
+            findings.append(
+                Finding(
+                    Severity.WARNING,
+                    "locks_unseen",
+                    "the server does not list its locks: that the lock was kept is proven by the session alone",
+                    "Leave performance_schema and its instrument wait/lock/metadata/sql/mdl on, as is the default.",
+                )
+            )
         recipe = self._recipe(session, server)
         if recipe == READ_LOCK and server.may("PROCESS") and (reason := self._why_no_read_lock(session)):
             hint = "Snapshot when it has ended, or end it with KILL QUERY."
@@ -251,6 +257,22 @@ async def quiesce(
     freeze = Freeze(f"by-hand-{secrets.token_hex(8)}", "a program", budget=budget, hold_limit=hold_limit)
     async with adapter.quiesce(freeze) as evidence:
         yield evidence
+
+
+def _locks(session: Session) -> set[str] | None:
+    """The kinds of locks that a session has by statements of its own; None: the server does not list any."""
+    question = (
+        f"SELECT object_type, lock_status, lock_duration FROM {_LOCKS} WHERE owner_thread_id = PS_CURRENT_THREAD_ID()"  # noqa: S608 - a constant
+    )
+    try:
+        rows = session.query(question)
+    except StatementFailed as failure:
+        if failure.code != _NO_PERFORMANCE_SCHEMA:
+            raise
+        return None
+    if not rows:  # Where locks are listed, the one of this very question is.
+        return None
+    return {str(kind) for kind, status, duration in rows if (status, duration) == ("GRANTED", "EXPLICIT")}
 
 
 def _position(session: Session, server: Server) -> tuple[str, int, str, int]:

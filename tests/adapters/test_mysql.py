@@ -294,6 +294,30 @@ async def test_a_lock_that_is_not_there_any_more_is_a_lost_hold(server: MysqlSer
         await one.release(held, freeze)
 
 
+@pytest.mark.parametrize("recipe", [Recipe.AUTO, Recipe.READ_LOCK])
+async def test_a_server_that_does_not_list_its_locks_is_held_and_the_session_is_the_proof(
+    server: MysqlServer, recipe: Recipe
+) -> None:
+    instrument = (
+        "UPDATE performance_schema.setup_instruments SET enabled = '{}' WHERE name = 'wait/lock/metadata/sql/mdl'"
+    )
+    run(server, instrument.format("NO"))
+    try:
+        assert names((await adapter(server).preflight()).findings) == ["locks_unseen", "server"]
+        async with adapter(server, recipe=recipe).quiesce(a_freeze()) as evidence:
+            assert evidence["marker"]
+    finally:
+        run(server, instrument.format("YES"))
+
+
+async def test_a_server_without_performance_schema_is_held(home: Path) -> None:
+    with MysqlServer(home / "lean", settings={"performance-schema": "OFF"}) as lean:
+        make_account(lean, "appvss", *GRANTS)
+        assert names((await adapter(lean).preflight()).findings) == ["locks_unseen", "server"]
+        async with adapter(lean).quiesce(a_freeze()) as evidence:
+            assert evidence["position"]
+
+
 # Accounts, and other bad input.
 
 
