@@ -42,7 +42,8 @@ SETTINGS_READ: Final = ("innodb_flush_log_at_trx_commit", "innodb_flush_log_at_t
 SYSTEM_SCHEMAS: Final = ("information_schema", "performance_schema", "mysql", "sys")
 _POOLERS: Final = ("proxysql", "maxscale")
 _GRANT: Final = re.compile(
-    r"^GRANT (?P<privileges>.+?) ON (?:TABLE |DATABASE )?(?P<scope>(?:`[^`]*`|\*)\.(?:`[^`]*`|\*)) TO "
+    r"^(?P<verb>GRANT|REVOKE) (?P<privileges>.+?) ON (?:TABLE |DATABASE )?"
+    r"(?P<scope>(?:`[^`]*`|\*)\.(?:`[^`]*`|\*)) (?:TO|FROM) "
 )
 _TABLE_PRIVILEGES: Final = (
     "SELECT",
@@ -130,13 +131,21 @@ def look(session: Session) -> Server:
 
 
 def parse_grants(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Privileges and scopes, from what SHOW GRANTS prints. Those on columns or routines alone are left out."""
+    """Privileges and scopes, from what SHOW GRANTS prints.
+
+    Those on columns or routines alone are left out, and those on everything of which a part was taken back again
+    (`partial_revokes` of MySQL).
+    """
+    given: set[tuple[str, str]] = set()
+    lacking: set[tuple[str, str]] = set()
     for line in lines:
         if found := _GRANT.match(line):
             scope = found["scope"].replace("`", "").replace("\\_", "_")
             for privilege in re.sub(r"\([^)]*\)", "(", found["privileges"]).split(","):
                 if not privilege.endswith("("):
-                    yield privilege.strip(), scope
+                    (given if found["verb"] == "GRANT" else lacking).add((privilege.strip(), scope))
+    taken_back = {privilege for privilege, _ in lacking}
+    return (one for one in given if one[1] != "*.*" or one[0] not in taken_back)
 
 
 def misfit(server: Server, product: str, least: tuple[int, int], other: str) -> ServerUnfit | None:
