@@ -57,6 +57,8 @@ _TABLE_PRIVILEGES: Final = (
     "DROP",
 )
 """Any one of these on `*.*` makes every table visible in information_schema."""
+_APPLIER_AT_REST: Final = ("waiting for more updates", "Waiting for an event from Coordinator")
+"""In these states a thread of a MySQL replica is in a `Query` for as long as nothing comes from its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,9 @@ def long_statements(session: Session, seconds: int) -> list[Row]:
     rows = session.query("SHOW PROCESSLIST")
     found = []
     for row in rows:
-        number, user, command, age = row[0], row[1], str(row[4]), row[5]
+        number, user, command, age, state = row[0], row[1], str(row[4]), row[5], str(row[6])
+        if user == "system user" and any(part in state for part in _APPLIER_AT_REST):
+            continue
         if command in {"Query", "Execute"} and number != session.handshake_id and int(age or 0) >= seconds:
             found.append((number, user, command, int(age)))
     return sorted(found, key=lambda row: -row[3])
