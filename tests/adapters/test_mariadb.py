@@ -474,6 +474,19 @@ async def test_privileges_by_a_role_count(server: MariadbServer) -> None:
         assert evidence["binlog_file"]
 
 
+@pytest.mark.parametrize(("setting", "value"), [("sql_mode", "'ANSI_QUOTES'"), ("sql_quote_show_create", "0")])
+async def test_privileges_are_read_where_names_are_quoted_otherwise(
+    server: MariadbServer, setting: str, value: str
+) -> None:
+    run(server, f"SET GLOBAL {setting} = {value}")
+    try:
+        assert names((await adapter(server).preflight()).findings) == ["server"]
+        async with adapter(server).quiesce(a_freeze("cycle-7")) as evidence:
+            assert evidence["marker"] == "cycle-7"
+    finally:
+        run(server, f"SET GLOBAL {setting} = DEFAULT")
+
+
 async def test_an_account_that_may_not_write_leaves_no_marker_and_says_so(server: MariadbServer) -> None:
     make_account(server, "reader", "RELOAD ON *.*")
     reader = adapter(server, user="reader")

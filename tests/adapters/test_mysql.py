@@ -20,6 +20,7 @@ from appvss.adapters.errors import HoldRefused, LoginRefused, PrivilegeMissing, 
 from appvss.adapters.mysql import INSTANCE_LOCK, READ_LOCK, Recipe
 from tests.adapters.support.mysql_server import MysqlServer, why_no_mysql
 from tests.adapters.support.mysql_world import (
+    BOUND,
     PASSWORD,
     Relay,
     Statement,
@@ -98,6 +99,15 @@ def adapter(server: MysqlServer, **settings: object) -> mysql.Adapter:
 
 def strict(server: MysqlServer, **settings: object) -> mysql.Adapter:
     return adapter(server, recipe=Recipe.READ_LOCK, **settings)
+
+
+def wait_for_waiting_transactions(server: MysqlServer, number: int) -> None:
+    """Until InnoDB shows that so many transactions wait for a row."""
+    deadline = time.monotonic() + BOUND
+    question = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    while run(server, question) != [(number,)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)  # whoever asks again within 0.1 s is shown what it was shown before
 
 
 # Which recipe.
@@ -197,19 +207,37 @@ async def test_the_read_lock_is_refused_behind_a_long_statement_and_nobody_is_st
     assert "read_lock_unsafe" in names((await one.preflight()).findings, Severity.PROBLEM)
 
 
+@pytest.mark.parametrize("zone", ["SYSTEM", "-11:00"])
 async def test_the_read_lock_is_refused_while_an_open_transaction_is_waited_for(
-    server: MysqlServer, say: Callable[..., Statement]
+    server: MysqlServer, say: Callable[..., Statement], zone: str
 ) -> None:
+    """InnoDB tells when the wait began in the time zone of the machine, whichever everybody's sessions have."""
+    run(server, f"SET GLOBAL time_zone = '{zone}'")
+    patient = strict(server, oldest_statement=timedelta(minutes=10))
     with contextlib.closing(server.connect()) as owner, owner.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("UPDATE shop.orders SET note = 'mine' WHERE id = 1")
         waiting = say("UPDATE shop.orders SET note = 'theirs' WHERE id = 1")
-        assert waiting.is_waiting(2.2)
+        await asyncio.to_thread(wait_for_waiting_transactions, server, 1)
+        assert waiting.is_waiting(2.2)  # a wait counts from a second on, and there are no parts of seconds
         with pytest.raises(HoldRefused, match="wait for a row"):
-            await strict(server).hold(a_freeze())
+            await patient.hold(a_freeze())
         cursor.execute("ROLLBACK")
         waiting.finish()
-    await asyncio.sleep(0.15)  # for 0.1 s InnoDB shows what it showed before
+    await asyncio.to_thread(wait_for_waiting_transactions, server, 0)  # InnoDB goes on showing it for some time
+
+
+async def test_a_replica_that_has_nothing_to_do_is_no_long_statement(server: MysqlServer) -> None:
+    run(server, "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = 1, SOURCE_USER = 'nobody'")
+    run(server, "START REPLICA SQL_THREAD")
+    try:
+        await asyncio.to_thread(wait_until_in, server, "system user", "waiting for more updates", 2)
+        one = strict(server, oldest_statement=timedelta(seconds=1))
+        assert (await one.preflight()).findings[-1].name == "server"
+        async with one.quiesce(a_freeze()) as evidence:
+            assert evidence["recipe"] == READ_LOCK
+    finally:
+        run(server, "STOP REPLICA", "RESET REPLICA ALL")
 
 
 async def test_the_read_lock_is_tried_three_times_within_the_budget_and_then_nothing_is_held(
@@ -358,6 +386,13 @@ async def test_privileges_by_a_role_count(server: MysqlServer) -> None:
     found = await adapter(server, user="member").preflight()
     assert not found.is_refused, found.findings
     assert "missing_privilege" not in names(found.findings)
+
+
+async def test_privileges_are_read_where_names_are_quoted_otherwise(server: MysqlServer) -> None:
+    run(server, "SET GLOBAL sql_mode = 'ANSI_QUOTES'")
+    assert "marker_forbidden" not in names((await adapter(server).preflight()).findings)
+    async with adapter(server).quiesce(a_freeze("cycle-7")) as evidence:
+        assert evidence["marker"] == "cycle-7"
 
 
 async def test_without_log_status_the_position_comes_from_the_binary_log(server: MysqlServer) -> None:
