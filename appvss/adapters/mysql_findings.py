@@ -45,7 +45,15 @@ def missing_privileges(
     ]
 
 
-def marker_findings(server: Server, account: str, table: str) -> list[Finding]:
+def lacking_for_marker(server: Server, table: str, *, has_table: bool) -> list[str]:
+    """What an account would need to write the marker and does not have; the table is made where there is none."""
+    lacking = [name for name in ("INSERT", "DELETE") if not server.may(name, table)]
+    if not has_table and not server.may("CREATE", f"{table.partition('.')[0]}.*"):  # The schema is made, too.
+        lacking.insert(0, "CREATE")
+    return lacking
+
+
+def marker_findings(server: Server, account: str, table: str, *, has_table: bool) -> list[Finding]:
     """Whether the marker can be written."""
     if not table:
         hint = "Set marker_table, or do without a proof that a copy was taken in a hold."
@@ -54,8 +62,8 @@ def marker_findings(server: Server, account: str, table: str) -> list[Finding]:
         sentence = "the server is read-only, as a replica is: no marker can be left, and `appvss verify` proves nothing"
         hint = "Let the primary take part too, or do without the proof; the position is recorded all the same."
         return [Finding(Severity.WARNING, "read_only", sentence, hint)]
-    lacking = [name for name in ("CREATE", "INSERT", "DELETE") if not server.may(name, table)]
-    if not {"INSERT", "DELETE"} & set(lacking):
+    lacking = lacking_for_marker(server, table, has_table=has_table)
+    if not lacking:
         return []
     schema = table.partition(".")[0]
     return [

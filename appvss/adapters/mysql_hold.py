@@ -27,7 +27,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_afte
 from appvss import Freeze, HoldLost, Prepare
 from appvss.adapters.base import Adapter, Finding, Preflight, Severity
 from appvss.adapters.errors import AdapterError, HoldRefused, SettingInvalid
-from appvss.adapters.mysql_findings import marker_findings, problem, statement_findings
+from appvss.adapters.mysql_findings import lacking_for_marker, marker_findings, problem, statement_findings
 from appvss.adapters.mysql_server import SETTINGS_READ, Server, look, misfit, volumes_of
 from appvss.adapters.mysql_session import ANSWER_LIMIT, LOCK_WAIT_TIMEOUT, Address, Session
 from appvss.adapters.settings import NO_SECRET, Secret, setting
@@ -265,7 +265,8 @@ class ServerAdapter(Adapter[Held]):
     def _inspect(self, session: Session) -> Preflight:
         server = self._enter(session)
         findings, recipe = self._findings(session, server)
-        findings += marker_findings(server, session.account, self.settings.marker_table)
+        has_table = bool(self.settings.marker_table) and self._has_marker_table(session)
+        findings += marker_findings(server, session.account, self.settings.marker_table, has_table=has_table)
         findings += statement_findings(session, server, self.long_statement_consequence)
         volumes, more = volumes_of(server, self._tablespaces(session) if server.may("PROCESS") else ())
         findings += more
@@ -276,7 +277,7 @@ class ServerAdapter(Adapter[Held]):
 
     def _make_ready(self, session: Session, prepare: Prepare) -> None:
         server = self._enter(session)
-        if self._may_mark(server):
+        if self._may_mark(session, server):
             self._make_marker_table(session)
         self._work_ahead(session, server, prepare)
 
@@ -287,7 +288,7 @@ class ServerAdapter(Adapter[Held]):
         server = self._enter(session)
         dead_man = math.ceil((freeze.hold_limit + DEAD_MAN_MARGIN).total_seconds())
         session.query(f"SET SESSION wait_timeout = {dead_man}, SESSION lock_wait_timeout = {lock_wait(freeze)}")
-        if self._may_mark(server) and not self._has_marker_table(session):
+        if self._may_mark(session, server):
             self._make_marker_table(session)
         return self._lock(session, server, freeze)
 
@@ -300,9 +301,11 @@ class ServerAdapter(Adapter[Held]):
 
     # The marker.
 
-    def _may_mark(self, server: Server) -> bool:
+    def _may_mark(self, session: Session, server: Server) -> bool:
         table = self.settings.marker_table
-        return bool(table) and not server.is_read_only and server.may("INSERT", table) and server.may("DELETE", table)
+        if not table or server.is_read_only or lacking_for_marker(server, table, has_table=True):
+            return False
+        return not lacking_for_marker(server, table, has_table=False) or self._has_marker_table(session)
 
     def _has_marker_table(self, session: Session) -> bool:
         schema, _, table = self.settings.marker_table.partition(".")
@@ -323,7 +326,7 @@ class ServerAdapter(Adapter[Held]):
 
     def _mark(self, session: Session, server: Server, cycle: str) -> str:
         """Commit the marker's row, and give what it proves: the cycle; empty if the account may not write it."""
-        if not self._may_mark(server):
+        if not self._may_mark(session, server):
             return ""
         schema, _, table = self.settings.marker_table.partition(".")
         session.query(

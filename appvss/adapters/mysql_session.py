@@ -46,9 +46,10 @@ _OWN_SETTINGS: Final = (
 """What an administrator may have set otherwise for everybody, and what the answers depend on: how SHOW GRANTS quotes
 names, and whether NOW() is in the time zone of InnoDB's own times."""
 LOCK_WAIT_TIMEOUT: Final = 1205
-_LOGIN: Final = frozenset({1044, 1045, 1130, 1251, 1524, 1698, 1862, 2059, 2061, 3118, 4151})
-_GONE: Final = frozenset({0, 1040, 1053, 1129, 1158, 1159, 1160, 1161, 1203, 1927, 2002, 2003, 2005, 2006, 2013, 4031})
-_FORBIDDEN: Final = frozenset({1142, 1143, 1227, 1370, 3619})
+_LOGIN: Final = frozenset({1045, 1130, 1251, 1524, 1698, 1820, 1862, 2059, 2061, 3118, 4151})
+_GONE: Final = frozenset({0, 1053, 1129, 1158, 1159, 1160, 1161, 1927, 2002, 2003, 2005, 2006, 2013, 4031})
+_FULL: Final = frozenset({1040, 1203, 1226})
+_FORBIDDEN: Final = frozenset({1044, 1142, 1143, 1227, 1370, 3619})
 _READ_ONLY: Final = frozenset({1290, 1792, 1836})
 _DISK_FULL: Final = frozenset({3, 1021, 1114})
 
@@ -299,6 +300,16 @@ def translated(failure: StatementFailed, session: Session) -> AdapterError:
         return LoginRefused(
             f"the server at {server} does not accept {server.user!r}: {text}",
             "Set user and password to those of an account of this server, and let it log in from this host.",
+        )
+    if code in _FULL:
+        return ServerUnreachable(
+            f"the server at {server} takes no more connections of {server.user!r}: {text}",
+            "Raise max_connections, or what limits this account, or end what holds so many: `SHOW PROCESSLIST`.",
+        )
+    if code in _GONE and "CERTIFICATE_VERIFY_FAILED" in text:
+        return ServerUnreachable(
+            f"the server at {server} has no certificate that is good enough: {text}",
+            "Set `tls_ca` to the certificate that has signed the server's, and `host` to a name that stands in it.",
         )
     if code in _GONE:
         return ServerUnreachable(

@@ -500,6 +500,40 @@ async def test_an_account_that_may_not_write_leaves_no_marker_and_says_so(server
     assert finding.hint == "Run as root: GRANT CREATE, INSERT, DELETE ON appvss.* TO 'reader'@'localhost';"
 
 
+async def test_an_account_that_may_not_make_the_markers_table_is_held_without_and_says_so(
+    server: MariadbServer,
+) -> None:
+    run(server, "DROP DATABASE IF EXISTS appvss")
+    make_account(server, "writer", GRANTS[0], "INSERT, DELETE ON appvss.*", "CREATE ON appvss.marker")
+    writer = adapter(server, user="writer")
+    found = await writer.preflight()
+    (finding,) = [finding for finding in found.findings if finding.name == "marker_forbidden"]
+    assert finding.hint == "Run as root: GRANT CREATE ON appvss.* TO 'writer'@'localhost';"
+    await writer.prepare(Prepare("cycle-1", "the tests", timedelta(seconds=10)))
+    async with writer.quiesce(a_freeze()) as evidence:
+        assert evidence["marker"] == ""
+    await adapter(server).prepare(Prepare("cycle-1", "the tests", timedelta(seconds=10)))
+    assert names((await writer.preflight()).findings) == ["server"]
+    async with writer.quiesce(a_freeze("cycle-8")) as evidence:
+        assert evidence["marker"] == "cycle-8"
+
+
+async def test_a_password_that_has_expired_is_said(server: MariadbServer) -> None:
+    make_account(server, "expired", *GRANTS)
+    run(server, "ALTER USER expired@localhost PASSWORD EXPIRE")
+    with pytest.raises(LoginRefused, match="SET PASSWORD"):
+        await adapter(server, user="expired").hold(a_freeze())
+
+
+async def test_a_server_that_takes_no_more_connections_is_said_with_what_helps(server: MariadbServer) -> None:
+    make_account(server, "one", *GRANTS)
+    run(server, "ALTER USER one@localhost WITH MAX_USER_CONNECTIONS 1")
+    with contextlib.closing(server.connect(user="one", password=PASSWORD)):
+        with pytest.raises(ServerUnreachable, match="no more connections of 'one'") as refused:
+            await adapter(server, user="one").hold(a_freeze())
+        assert "SHOW PROCESSLIST" in refused.value.hint
+
+
 async def test_the_marker_table_is_made_in_prepare_or_else_in_hold(server: MariadbServer) -> None:
     run(server, "DROP DATABASE IF EXISTS appvss")
     await adapter(server).prepare(Prepare("cycle-1", "the tests", timedelta(seconds=10)))

@@ -16,7 +16,7 @@ import pytest
 from appvss import HoldLost, Prepare
 from appvss.adapters import mariadb, mysql, mysql_hold
 from appvss.adapters.base import Severity, VolumeKind
-from appvss.adapters.errors import HoldRefused, LoginRefused, PrivilegeMissing, ServerUnfit
+from appvss.adapters.errors import HoldRefused, LoginRefused, PrivilegeMissing, ServerUnfit, ServerUnreachable
 from appvss.adapters.mysql import INSTANCE_LOCK, READ_LOCK, Recipe
 from tests.adapters.support.mysql_server import MysqlServer, why_no_mysql
 from tests.adapters.support.mysql_world import (
@@ -449,6 +449,12 @@ async def test_a_server_is_reached_over_tcp_with_tls(home: Path) -> None:
             mysql.Settings(host="127.0.0.1", port=port, password=a_secret(), tls_ca=Path("/etc/hostname"))
         )
         assert names((await one.preflight()).findings) == ["setting_invalid"]
+        one = mysql.Adapter(
+            mysql.Settings(host="127.0.0.1", port=port, password=a_secret(), tls_ca=home / "tcp" / "ca.pem")
+        )
+        with pytest.raises(ServerUnreachable, match="certificate") as refused:  # it does not name the host
+            await one.hold(a_freeze())
+        assert "tls_ca" in refused.value.hint
 
 
 def free_port() -> socket.socket:
