@@ -28,7 +28,7 @@ from appvss import Freeze, Prepare
 from appvss.adapters.base import AutoRelease, Finding, Properties, Severity
 from appvss.adapters.errors import ServerUnfit
 from appvss.adapters.mysql_findings import binlog_findings, missing_privileges, table_findings
-from appvss.adapters.mysql_hold import Held, ServerAdapter, ServerSettings, until_unlocked
+from appvss.adapters.mysql_hold import Held, ServerAdapter, ServerSettings, short, until_unlocked
 from appvss.adapters.mysql_server import SETTINGS_READ, Server, tables_by_engine
 from appvss.adapters.mysql_session import LOCK_WAIT_TIMEOUT, Session, StatementFailed
 from appvss.adapters.settings import NO_SECRET, Secret
@@ -85,7 +85,7 @@ class Adapter(ServerAdapter):
         recipe = "backup-stage+redo-flush" if flushes else "backup-stage"
         held = Held(session, server, freeze.cycle, recipe, marker, file, offset, gtid, redo)
         if replica:
-            held.extra["gtid_slave_pos"] = replica
+            held.extra["gtid_slave_pos"] = short(replica)
         return held
 
     def _stage(self, session: Session, server: Server, freeze: Freeze) -> str:

@@ -287,7 +287,11 @@ class ServerAdapter(Adapter[Held]):
     def _take(self, session: Session, freeze: Freeze) -> Held:
         server = self._enter(session)
         dead_man = math.ceil((freeze.hold_limit + DEAD_MAN_MARGIN).total_seconds())
-        session.query(f"SET SESSION wait_timeout = {dead_man}, SESSION lock_wait_timeout = {lock_wait(freeze)}")
+        wait = lock_wait(freeze)
+        session.query(
+            f"SET SESSION wait_timeout = {dead_man}, SESSION lock_wait_timeout = {wait},"
+            f" SESSION innodb_lock_wait_timeout = {wait}"  # for the marker's row
+        )
         if self._may_mark(session, server):
             self._make_marker_table(session)
         return self._lock(session, server, freeze)

@@ -215,6 +215,25 @@ async def test_it_gives_up_within_its_budget_and_holds_nothing_then(
     wait_until_gone(server, "appvss", 2)
 
 
+async def test_it_tries_again_while_somebody_has_locked_the_markers_row(server: MariadbServer) -> None:
+    await adapter(server).prepare(Prepare("cycle-1", "the tests", timedelta(seconds=10)))
+    with contextlib.closing(server.connect()) as owner, owner.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("REPLACE INTO appvss.marker (id, cycle) VALUES (1, 'of somebody else')")
+        with pytest.raises(HoldRefused, match="did not come to rest in time: Lock wait timeout"):
+            await adapter(server).hold(a_freeze(budget=9))
+        cursor.execute("ROLLBACK")
+
+
+async def test_a_position_that_is_too_long_is_never_a_part_of_it(server: MariadbServer) -> None:
+    run(server, f"SET GLOBAL gtid_slave_pos = '{','.join(f'{domain}-1-1' for domain in range(1, 60))}'")
+    try:
+        async with adapter(server).quiesce(a_freeze()) as evidence:
+            assert evidence["gtid_slave_pos"].startswith("sha256:")
+    finally:
+        run(server, "SET GLOBAL gtid_slave_pos = ''")
+
+
 async def test_a_hold_that_is_cancelled_while_it_waits_leaves_nothing(
     server: MariadbServer, say: Callable[..., Statement], caplog: pytest.LogCaptureFixture
 ) -> None:
