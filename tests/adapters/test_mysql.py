@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -101,6 +101,10 @@ def strict(server: MysqlServer, **settings: object) -> mysql.Adapter:
     return adapter(server, recipe=Recipe.READ_LOCK, **settings)
 
 
+def flushes(server: MysqlServer) -> int:
+    return int(run(server, "SHOW GLOBAL STATUS LIKE 'Com_flush'")[0][1])
+
+
 def wait_for_waiting_transactions(server: MysqlServer, number: int) -> None:
     """Until InnoDB shows that so many transactions wait for a row."""
     deadline = time.monotonic() + BOUND
@@ -194,16 +198,14 @@ async def test_the_read_lock_is_refused_behind_a_long_statement_and_nobody_is_st
     server: MysqlServer, say: Callable[..., Statement]
 ) -> None:
     """One that was tried would have stopped every reader of the table, also after it gave up (section 5.2)."""
-    reading = say("SELECT SLEEP(30) FROM shop.orders LIMIT 1")
+    reading = say("SELECT SLEEP(60) FROM shop.orders LIMIT 1")
     one = strict(server, oldest_statement=timedelta(seconds=1))
-    while reading.is_waiting(0.1) and time.monotonic() - reading.began < 2.1:
-        pass
+    await asyncio.to_thread(wait_until_in, server, "root", "User sleep", 1)
     with pytest.raises(HoldRefused, match=f"in connection {reading.id} has been running") as refused:
         await one.hold(a_freeze())
     assert refused.value.retryable
-    began = time.monotonic()
     run(server, "SELECT COUNT(*) FROM shop.orders", WRITE)
-    assert time.monotonic() - began < 1
+    assert reading.is_waiting(0.0), "they have waited for the statement"
     assert "read_lock_unsafe" in names((await one.preflight()).findings, Severity.PROBLEM)
 
 
@@ -245,11 +247,11 @@ async def test_the_read_lock_is_tried_three_times_within_the_budget_and_then_not
 ) -> None:
     with contextlib.closing(server.connect()) as owner, owner.cursor() as cursor:
         cursor.execute("LOCK TABLES shop.orders WRITE")
-        began = time.monotonic()
+        before = flushes(server)
         with pytest.raises(HoldRefused, match="did not come to rest"):
-            await strict(server).hold(a_freeze(budget=5))
-        assert 1 < time.monotonic() - began < 6
-        wait_until_gone(server, "appvss", 2)
+            await strict(server).hold(a_freeze(budget=6))
+        assert 1 < flushes(server) - before <= 3
+        wait_until_gone(server, "appvss")
         cursor.execute("INSERT INTO shop.orders (note) VALUES ('mine')")
         cursor.execute("UNLOCK TABLES")
     async with strict(server).quiesce(a_freeze()):
@@ -276,10 +278,8 @@ def test_a_kill_of_the_adapter_frees_the_server_at_once(server: MysqlServer, say
     with holder("mysql", socket=server.socket, password=PASSWORD) as process:
         write = say(WRITE)
         assert write.is_waiting()
-        killed = time.monotonic()
         process.kill()
-        write.finish()
-    assert write.ended - killed < 1.0, "12 ms were measured (section 5.3)"
+        write.finish()  # not by the server's own limit, which is 65 s; 12 ms were measured (section 5.3)
 
 
 @pytest.mark.parametrize("recipe", [Recipe.AUTO, Recipe.READ_LOCK])
@@ -437,27 +437,16 @@ async def test_a_general_tablespace_elsewhere_is_a_volume(home: Path) -> None:
 
 
 async def test_a_server_is_reached_over_tcp_with_tls(home: Path) -> None:
-    with contextlib.closing(free_port()) as place:
-        port = place.getsockname()[1]
-    settings = {"skip-networking": "OFF", "bind-address": "127.0.0.1", "port": str(port)}
+    host, port = f"127.77.{os.getpid() // 250 % 250}.{os.getpid() % 250 + 1}", 3306  # nobody else's, whichever port
+    settings = {"skip-networking": "OFF", "bind-address": host, "port": str(port)}
     with MysqlServer(home / "tcp", settings=settings) as reached:
         make_account(reached, "appvss", *GRANTS)
-        one = mysql.Adapter(mysql.Settings(host="127.0.0.1", port=port, password=a_secret()))
+        one = mysql.Adapter(mysql.Settings(host=host, port=port, password=a_secret()))
         async with one.quiesce(a_freeze()) as evidence:
             assert evidence["marker"]
-        one = mysql.Adapter(
-            mysql.Settings(host="127.0.0.1", port=port, password=a_secret(), tls_ca=Path("/etc/hostname"))
-        )
+        one = mysql.Adapter(mysql.Settings(host=host, port=port, password=a_secret(), tls_ca=Path("/etc/hostname")))
         assert names((await one.preflight()).findings) == ["setting_invalid"]
-        one = mysql.Adapter(
-            mysql.Settings(host="127.0.0.1", port=port, password=a_secret(), tls_ca=home / "tcp" / "ca.pem")
-        )
+        one = mysql.Adapter(mysql.Settings(host=host, port=port, password=a_secret(), tls_ca=home / "tcp" / "ca.pem"))
         with pytest.raises(ServerUnreachable, match="certificate") as refused:  # it does not name the host
             await one.hold(a_freeze())
         assert "tls_ca" in refused.value.hint
-
-
-def free_port() -> socket.socket:
-    place = socket.socket()
-    place.bind(("127.0.0.1", 0))
-    return place

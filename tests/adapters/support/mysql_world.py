@@ -99,12 +99,6 @@ class Statement:
         if self.error is not None:
             raise self.error
 
-    @property
-    def took(self) -> float:
-        """Seconds."""
-        assert self._done.is_set()
-        return self.ended - self.began
-
     def close(self) -> None:
         """End it, done or not."""
         if not self._done.is_set():
@@ -225,14 +219,6 @@ def names(findings: Any, severity: str | None = None) -> list[str]:
 def has_session(server: Any, user: str) -> bool:
     """Whether an account has any session."""
     return any(row[1] == user for row in run(server, "SHOW PROCESSLIST"))
-
-
-def wait_until_there(server: Any, user: str) -> None:
-    """Until an account has a session."""
-    deadline = time.monotonic() + BOUND
-    while not has_session(server, user):
-        assert time.monotonic() < deadline, "it has no session"
-        time.sleep(0.01)
 
 
 def wait_until_in(server: Any, user: str, state: str, seconds: int = 0) -> None:
