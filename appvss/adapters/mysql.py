@@ -111,8 +111,9 @@ class Adapter(ServerAdapter):
             marker = until_unlocked(session, freeze, lambda: self._read_lock(session, server, freeze), tries=_TRIES)
         else:
             marker = self._mark(session, server, freeze.cycle)
+        redo = _position(session, server)[3]  # Before the flush: what InnoDB writes later need not be on the disk.
         session.query("FLUSH LOCAL ENGINE LOGS", needs="RELOAD ON *.*", within=freeze.budget_left())
-        file, offset, gtid, redo = _position(session, server)
+        file, offset, gtid, _ = _position(session, server)
         held = Held(session, server, freeze.cycle, recipe, marker, file, offset, gtid, redo)
         if recipe == INSTANCE_LOCK:
             held.extra["holds_writes"] = "no"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,24 @@ async def test_the_read_lock_is_taken_where_it_is_needed(
     assert evidence["recipe"] == READ_LOCK
     assert evidence["marker"]
     assert "holds_writes" not in evidence
+
+
+async def test_the_redo_log_is_on_the_disk_as_far_as_the_evidence_says(
+    server: MysqlServer, say: Callable[..., Statement]
+) -> None:
+    """InnoDB goes on writing to it, on its own account or, with the instance lock, for clients."""
+    run(server, "SET GLOBAL innodb_flush_log_at_trx_commit = 2", "SET GLOBAL innodb_flush_log_at_timeout = 2700")
+    try:
+        writing = say(*[WRITE] * 1_000_000)
+        for _ in range(20):
+            async with adapter(server).quiesce(a_freeze()) as evidence:
+                # The counters of SHOW STATUS are late.
+                flushed = re.search(r"Log flushed up to +(\d+)", run(server, "SHOW ENGINE INNODB STATUS")[0][2])
+            assert flushed is not None
+            assert 0 < int(evidence["redo_lsn"]) <= int(flushed[1])
+        assert writing.is_waiting(0.0)
+    finally:
+        run(server, "SET GLOBAL innodb_flush_log_at_timeout = 1")
 
 
 async def test_it_works_without_broker_and_agent(server: MysqlServer) -> None:
