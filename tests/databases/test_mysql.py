@@ -18,6 +18,7 @@ from tests.databases.support.triple import Way
 pytestmark = [
     pytest.mark.skipif(bool(why_no_mysql()), reason=why_no_mysql() or "-"),
     pytest.mark.xdist_group("mariadb-triples"),
+    pytest.mark.timeout(600),  # seven starts of a MySQL, and what a busy machine makes of them
 ]
 
 GRANTS = (
