@@ -114,7 +114,7 @@ def test_log_that_is_cut_off_is_used_as_far_as_it_goes(image: Path, start: Open,
     works(found.history)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_damage_anywhere_is_survived(killed: Path, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as place:

@@ -269,7 +269,7 @@ class AnySteps(RuleBasedStateMachine):
             assert self.rig.driver.state().requests == ()
 
 
-AnySteps.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+AnySteps.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestAnySteps = AnySteps.TestCase
 
 
