@@ -51,14 +51,14 @@ class Gate:
     """Nothing is logged here."""
 
     def set_gate(self, *, is_open: bool) -> None:
-        """See `appvss.broker.logs.Gate`."""
+        """See `appvss.broker.gates.Gate`."""
 
     def is_settled(self) -> bool:
-        """See `appvss.broker.logs.Gate`."""
+        """See `appvss.broker.gates.Gate`."""
         return True
 
     def settle(self, limit: timedelta) -> bool:
-        """See `appvss.broker.logs.Gate`."""
+        """See `appvss.broker.gates.Gate`."""
         return True
 
 

@@ -18,18 +18,19 @@ from appvss.adapters.errors import AdapterError
 from appvss.agent.options import DEFAULT_FILE, AgentOptions, AppOptions
 from appvss.agent.schema import Setting, settings_of
 from appvss.agent.secret_reference import FileSecret
-from appvss.agent.toml_file import parse
 from appvss.agent.users import user_of
 from appvss.model.app import AppId
 from appvss.model.errors import ConfigurationInvalid, NameInvalid
 from appvss.model.names import check_name, printable
 from appvss.model.toml_value import Refused, toml_type
+from appvss.service.toml_file import parse_file
 
 APPS_MOST: Final = 200
 """Apps: each is a process of its own."""
 HINT: Final = (
     "`appvss agent sample ADAPTER` prints every key with its meaning; `appvss agent check --config FILE` checks again."
 )
+_SAMPLE_HINT: Final = "Name a file that this user may read; `appvss agent sample ADAPTER` prints one to begin with."
 _KEY_SHOWN: Final = 64
 _Schema = TypeVar("_Schema")
 
@@ -97,7 +98,7 @@ def load(path: Path | None = None, *, runtime_directory: Path | None = None) -> 
     """
     path = path or DEFAULT_FILE
     reading = _Reading()
-    document = parse(path, HINT)
+    document = parse_file(path, HINT, _SAMPLE_HINT)
     agent = reading.agent(document)
     apps = reading.apps(document)
     reading.problems.extend(_shared_names(apps))
@@ -117,7 +118,7 @@ def load_sound_apps(path: Path | None = None) -> AgentConfiguration:
     """
     path = path or DEFAULT_FILE
     reading = _Reading()
-    document = parse(path, HINT)
+    document = parse_file(path, HINT, _SAMPLE_HINT)
     agent = reading.agent(document)
     if reading.problems:
         raise ConfigurationInvalid(str(path), reading.problems, HINT)

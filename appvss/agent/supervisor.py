@@ -18,12 +18,13 @@ from typing import Any, Final
 from appvss.agent.child import order_of
 from appvss.agent.configuration import AgentConfiguration, AppConfiguration
 from appvss.agent.guardian_process import GuardianProcess
-from appvss.agent.log import Log, configure, logging_to
+from appvss.agent.log import Log, configure
 from appvss.agent.process import TICK
-from appvss.agent.service_manager import ServiceManager
 from appvss.agent.supervised import SupervisedApp
 from appvss.agent.undo_places import keys_with_records, make_places
 from appvss.model.errors import AppvssError, ExitCode
+from appvss.service.log import logging_to
+from appvss.service.service_manager import ServiceManager
 
 _LOG: Final = logging.getLogger("appvss.agent")
 
@@ -42,7 +43,6 @@ def run(read: Callable[[], AgentConfiguration]) -> int:
     """
     configuration = read()
     log = Log()
-    configure(log, configuration.agent.log_level, configuration.agent.log_format)
     with logging_to(log):
         configure(log, configuration.agent.log_level, configuration.agent.log_format)
         return asyncio.run(Supervisor(configuration, read, log).run())
@@ -140,6 +140,7 @@ class Supervisor:
             await self._stop()
             for task in (*beside, *self._running):
                 task.cancel()
+        self._manager.close()
         return ExitCode.SUCCESS
 
     def _say_ready(self) -> None:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 
 from appvss import contract
 from appvss.broker.configuration_checks import problems
-from appvss.broker.configuration_reader import parse_file, read_document
+from appvss.broker.configuration_reader import read_document
 from appvss.broker.options import AbsolutePath, AppNames, Count, Length, PathPatterns, Word, option, tables
 from appvss.broker.policy_options import RULES_MOST, AppPolicyOptions
 from appvss.broker.source_options import FreebsdOptions, LinuxHvVssOptions, SourceOptions
@@ -28,6 +28,7 @@ from appvss.model.errors import ConfigurationInvalid, UsageError
 from appvss.model.filesystem import Unfreezable
 from appvss.model.source import SourceMode
 from appvss.model.toml_value import Choice
+from appvss.service.toml_file import parse_file
 
 DEFAULT_FILE: Final = Path(
     "/usr/local/etc/appvss/broker.toml" if sys.platform.startswith("freebsd") else "/etc/appvss/broker.toml"

@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from appvss.broker.options import Option, Tables
-from appvss.model.errors import ConfigurationInvalid, ConfigurationUnreadable
 from appvss.model.names import printable
 from appvss.model.toml_value import Refused, toml_type
 
-FILE_LIMIT: Final = 256 * 1024
-"""Bytes: a larger file is not a configuration. Every list at its own limit fits in."""
 _KEY_SHOWN: Final = 64
-_POSITION: Final = re.compile(
-    r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
-)
 
 _Schema = TypeVar("_Schema")
 
@@ -197,48 +188,3 @@ def _suggestion(schema: type[Any], name: str, prefix: str) -> str:
 def _parents(key: str) -> Iterator[str]:
     while parent := key.rpartition(".")[0]:
         yield (key := parent)
-
-
-def parse_file(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Raises:
-        ConfigurationUnreadable: the file is not there, may not be read, or is no regular file of a sensible size.
-        ConfigurationInvalid: it is not TOML; the problem names line and column.
-    """
-    try:
-        text = _content(path).decode()
-        return tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigurationInvalid(str(path), [f"line {line}: the file is not UTF-8 text"]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationInvalid(str(path), [_toml_problem(str(error), text)]) from error
-    except RecursionError as error:
-        raise ConfigurationInvalid(str(path), ["the values are nested too deeply"]) from error
-    except ValueError as error:  # what Python says to an integer of more than 4300 digits
-        raise ConfigurationInvalid(str(path), ["a number has too many digits"]) from error
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise ConfigurationUnreadable(str(path), "it is not a regular file")
-        with path.open("rb") as file:
-            content = file.read(FILE_LIMIT + 1)
-    except OSError as error:
-        raise ConfigurationUnreadable(str(path), (error.strerror or str(error)).lower()) from error
-    except ValueError as error:  # a zero byte in the name
-        raise ConfigurationUnreadable(printable(str(path)), str(error)) from error
-    if len(content) > FILE_LIMIT:
-        raise ConfigurationUnreadable(str(path), f"it has more than {FILE_LIMIT} bytes")
-    return content
-
-
-def _toml_problem(message: str, text: str) -> str:
-    found = _POSITION.match(message)
-    if found is None:
-        return f"not TOML: {printable(message)}"
-    lines = text.split("\n")
-    line, column = found["line"] or len(lines), found["column"] or len(lines[-1]) + 1
-    return f"line {line}, column {column}: {printable(found['what'][:1].lower() + found['what'][1:])}"

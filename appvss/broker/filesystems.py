@@ -9,8 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from appvss.broker.configuration import Configuration, FilesystemMode
-from appvss.broker.gates import SETTLE_LIMIT
-from appvss.broker.logs import Gate
+from appvss.broker.gates import SETTLE_LIMIT, Gate
 from appvss.broker.survey import is_apart
 from appvss.cycle import effects, inputs
 from appvss.delivery.registry import AppStream

@@ -1,17 +1,31 @@
-"""Everything that must write nothing while a file system may be frozen, as one gate (`broker/logs.py`, `Gate`)."""
+"""Everything that must write nothing while a file system may be frozen, as one gate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
-from appvss.broker.logs import Gate
 from appvss.sources.base import Source
 
 SETTLE_LIMIT: Final = timedelta(milliseconds=250)
 """How long a file-system freeze waits for what is being written. Whoever does not read the log for longer, or a disk
 that takes longer, must not keep the apps frozen."""
+
+
+class Gate(Protocol):
+    """What writes to a disk, and must not while a file system may be frozen."""
+
+    def set_gate(self, *, is_open: bool) -> None:
+        """Closed: keep what there is to write in memory."""
+
+    def is_settled(self) -> bool:
+        """Whether nothing is being written. With the gate closed it stays so."""
+
+    def settle(self, limit: timedelta) -> bool:
+        """Wait until what was being written when the gate was closed is written; False if that takes too long. Blocks
+        for `limit` at most.
+        """
 
 
 class Gates:

@@ -16,8 +16,8 @@ from typing import Any
 
 from appvss.broker import filesystems
 from appvss.broker.encoder import Ask, Encoder
+from appvss.broker.gates import Gate
 from appvss.broker.journal import Journal, JournalUnwritable, may_be_frozen
-from appvss.broker.logs import Gate
 from appvss.broker.recent import Recent
 from appvss.cycle import effects, inputs
 from appvss.cycle.machine import Machine

@@ -19,12 +19,12 @@ from typing import Final
 from appvss.broker.clock import SystemClock
 from appvss.broker.configuration import Configuration
 from appvss.broker.journal import may_be_frozen
-from appvss.broker.logs import RingHandler, logging_to
 from appvss.broker.parts import Parts
-from appvss.broker.service_manager import ServiceManager
 from appvss.delivery.sockets import RuntimeDirectory, group_id
 from appvss.history import Opened, boot_identity, open_state
 from appvss.model.errors import AppvssError, BrokerError, ExitCode
+from appvss.service.log import RingHandler, logging_to
+from appvss.service.service_manager import ServiceManager
 from appvss.witness.witness import Witness
 
 _log = logging.getLogger("appvss.broker")
@@ -218,7 +218,7 @@ class _Broker:
         while True:
             await hang_up.wait()
             hang_up.clear()
-            self._manager.reloading(self._clock.now())
+            self._manager.reloading()
             await self._reload()
             self._manager.ready(f"serving at {self._configuration.broker.runtime_directory}")
 

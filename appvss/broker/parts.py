@@ -15,12 +15,10 @@ from appvss.broker.configuration import Configuration, UnidentifiedApps
 from appvss.broker.filesystems import apart, freezer_of
 from appvss.broker.gates import Gates
 from appvss.broker.journal import Journal
-from appvss.broker.logs import RingHandler
 from appvss.broker.loop import BrokerLoop
 from appvss.broker.news import News
 from appvss.broker.policy import AppPolicy, notes, policy_in_force
 from appvss.broker.recent import Recent
-from appvss.broker.service_manager import ServiceManager
 from appvss.broker.sources import make_sources
 from appvss.broker.view import View
 from appvss.cycle.machine import Machine
@@ -41,6 +39,8 @@ from appvss.model.past import PastCycle, Restored
 from appvss.model.policy import PolicyValue
 from appvss.model.verdict import Outcome
 from appvss.model.version import VERSION
+from appvss.service.log import RingHandler
+from appvss.service.service_manager import ServiceManager
 from appvss.sources.base import Clock, Source
 from appvss.sources.local import REHEARSAL
 from appvss.witness.witness import Witness

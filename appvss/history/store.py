@@ -56,7 +56,7 @@ _T = TypeVar("_T")
 
 class History:
     """Journal, history and certificate of one broker. Every method may be called on any thread, and none blocks but
-    `settle` and `close`. It is a `Gate` of the broker (`broker/logs.py`). `opening.open_state` makes one that runs.
+    `settle` and `close`. It is a `Gate` of the broker (`broker/gates.py`). `opening.open_state` makes one that runs.
 
     Args:
         entrance: the way to the disk; used by the history's thread alone from `start` on, which closes what is behind.

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ExitCode(IntEnum):
@@ -98,6 +98,10 @@ class MessageInvalid(UsageError):
     """A message from the other side of a socket breaks the contract of `proto/appvss/v1`."""
 
 
+CHECK_HINT: Final = "`appvss config sample` prints every key with its meaning; `appvss config check FILE` checks again."
+SAMPLE_HINT: Final = "Name a file that this user may read; `appvss config sample` prints one to begin with."
+
+
 class ConfigurationInvalid(UsageError):
     """A configuration file with problems. All of them are in `problems`, not only the first.
 
@@ -109,14 +113,7 @@ class ConfigurationInvalid(UsageError):
 
     exit_code = ExitCode.CONFIGURATION
 
-    def __init__(
-        self,
-        path: str,
-        problems: Sequence[str],
-        hint: str = (
-            "`appvss config sample` prints every key with its meaning; `appvss config check FILE` checks again."
-        ),
-    ) -> None:
+    def __init__(self, path: str, problems: Sequence[str], hint: str = CHECK_HINT) -> None:
         count = len(problems)
         super().__init__(f"{path} has {count} problem{'s' if count != 1 else ''}: {'; '.join(problems)}", hint)
         self.problems = tuple(problems)
@@ -133,12 +130,7 @@ class ConfigurationUnreadable(UsageError):
 
     exit_code = ExitCode.CONFIGURATION
 
-    def __init__(
-        self,
-        path: str,
-        reason: str,
-        hint: str = "Name a file that this user may read; `appvss config sample` prints one to begin with.",
-    ) -> None:
+    def __init__(self, path: str, reason: str, hint: str = SAMPLE_HINT) -> None:
         super().__init__(f"the configuration {path} cannot be read: {reason}", hint)
 
 

@@ -446,6 +446,16 @@ async def test_a_reload_drops_no_hold(stage: Stage, monkeypatch: pytest.MonkeyPa
             assert not [line for line in agent.log if "was left behind" in line], agent.log
 
 
+async def test_a_ready_that_nobody_heard_is_told_again(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(stage.directory / "notify"))
+    async with stage.agent(stage.pair("one")) as agent:
+        await agent.line("the service manager does not hear")
+        async with service_manager(stage.directory, monkeypatch) as told:
+            assert await next_told(told) == "READY=1"
+            assert await agent.terminate() == 0
+            assert await next_told(told) == "STOPPING=1"
+
+
 async def test_a_file_with_problems_changes_nothing_and_all_of_them_are_said(stage: Stage) -> None:
     async with stage.agent(stage.pair("one")) as agent:
         one = await stage.app("one")

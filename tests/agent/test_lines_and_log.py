@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import logging
 import os
-import socket
-import threading
-import warnings
-from pathlib import Path
 
 import pytest
 
 from appvss.adapters.errors import ServerUnreachable
 from appvss.agent.lines import LINE_MOST, WAITING_MOST, LineReader, LineWriter, message_of
-from appvss.agent.log import Log, configure, logging_to
+from appvss.agent.log import Log, configure
 from appvss.agent.options import LogFormat, LogLevel
-from appvss.agent.service_manager import ServiceManager
 from appvss.agent.serving import reason_of
 from appvss.model.names import REASON_LIMIT
-from tests.support.running_broker import BOUND
+from appvss.service.log import logging_to
 
 
 def test_a_writer_never_waits_and_says_everything_that_may_not_be_spared() -> None:
@@ -72,78 +66,18 @@ def test_a_line_without_an_end_is_cut_and_what_is_no_message_is_an_empty_one() -
     assert [message_of(line) for line in ('{"a": 1}', "�", "[]", "[" * 100_000)] == [{"a": 1}, {}, {}, {}]
 
 
-class Blocked(io.StringIO):
-    """A log whose disk does not answer until it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reached, self.go_on = threading.Event(), threading.Event()
-
-    def write(self, text: str) -> int:
-        self.reached.set()
-        assert self.go_on.wait(BOUND)
-        return super().write(text)
-
-
 def test_the_log_rests_while_its_gate_is_closed_and_counts_what_it_drops() -> None:
-    stream = Blocked()
-    stream.go_on.set()
+    stream = io.StringIO()
     log = Log(stream, limit=10)
     with logging_to(log):
         log.set_gate(is_open=False)
         for number in range(25):
             log.take("orders", {"level": "info", "message": f"line {number}", "time": 0.0, "cycle": "c-1"})
-        assert not stream.reached.is_set()
+        assert stream.getvalue() == ""
         log.set_gate(is_open=True)
     lines = stream.getvalue().splitlines()
     assert "WARNING: 15 log records were dropped" in lines[0]
     assert lines[1:] == [f"1970-01-01T00:00:00.000Z INFO orders [c-1]: line {number}" for number in range(15, 25)]
-
-
-def test_a_disk_that_does_not_answer_stops_nobody_who_logs() -> None:
-    stream = Blocked()
-    log = Log(stream, limit=10)
-    with logging_to(log):
-        logger = logging.getLogger("appvss.agent")
-        logger.info("the first")
-        assert stream.reached.wait(BOUND)
-        for number in range(100):
-            logger.info("line %d", number)
-        stream.go_on.set()
-    assert "dropped" in stream.getvalue()
-
-
-class Full(io.StringIO):
-    """A log whose disk is full at first."""
-
-    is_full = True
-
-    def write(self, text: str) -> int:
-        if self.is_full:
-            self.is_full = False
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().write(text)
-
-
-def test_what_a_full_disk_has_not_taken_is_counted_with_what_was_dropped_before() -> None:
-    stream = Full()
-    log = Log(stream, limit=10)
-    log.set_gate(is_open=False)
-    with logging_to(log):
-        for number in range(25):
-            log.take("orders", {"level": "info", "message": f"line {number}"})
-    assert "WARNING: 16 log records were dropped" in stream.getvalue()  # 15, and the one that came with the word of it
-
-
-def test_a_warning_of_a_library_waits_like_any_record() -> None:
-    stream = io.StringIO()
-    log = Log(stream)
-    with logging_to(log), warnings.catch_warnings():
-        warnings.simplefilter("always")
-        log.set_gate(is_open=False)
-        warnings.warn("this is old", RuntimeWarning, stacklevel=1)
-        assert stream.getvalue() == ""
-    assert "RuntimeWarning: this is old" in stream.getvalue()
 
 
 @pytest.mark.parametrize("time", [float("inf"), float("nan"), 1e300, -1e300])
@@ -176,30 +110,23 @@ def test_what_an_app_says_is_one_printable_line_in_both_forms() -> None:
     }
 
 
+def test_what_the_log_itself_says_has_the_form_of_every_record() -> None:
+    stream = io.StringIO()
+    log = Log(stream, limit=1)
+    with logging_to(log):
+        configure(log, LogLevel.INFO, LogFormat.JSON)
+        log.set_gate(is_open=False)
+        log.take("orders", {"level": "info", "message": "dropped"})
+        logging.getLogger("appvss.agent").error("%d", "no number")
+    dropped, unformatted = map(json.loads, stream.getvalue().splitlines())
+    assert (dropped["level"], dropped["message"][:28]) == ("warning", "1 log records were dropped: ")
+    assert unformatted["level"] == "error"
+    assert unformatted["message"].startswith("a log record of appvss.agent cannot be formatted: TypeError(")
+
+
 def test_a_reason_has_the_hint_as_far_as_there_is_room() -> None:
     assert reason_of(ServerUnreachable("nobody listens", "Start it.")) == "nobody listens; HINT: Start it."
     long = reason_of(ServerUnreachable("x" * 100, "Do this. " * 200))
     assert len(long) <= REASON_LIMIT
     assert long.endswith("...")
     assert reason_of(ServerUnreachable("y" * REASON_LIMIT, "Do this.")) == "y" * REASON_LIMIT
-
-
-def test_the_service_manager_is_told_and_no_child_takes_itself_for_the_service(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(BOUND)
-        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1", "PATH": "/bin"}
-        manager = ServiceManager.from_environment(environment)
-        assert environment == {"PATH": "/bin"}
-        manager.ready("2 apps\nREADY=0")
-        assert listener.recv(4096).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=2 apps READY=0"
-        manager.reloading()
-        assert listener.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-        manager.alive()
-        assert listener.recv(4096) == b"WATCHDOG=1"
-    manager.stopping()  # nobody hears it
-
-
-@pytest.mark.parametrize("address", ["", "relative", "/"])
-def test_without_a_service_manager_nothing_is_told(address: str) -> None:
-    ServiceManager.from_environment({"NOTIFY_SOCKET": address}).ready("2 apps")

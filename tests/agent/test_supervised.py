@@ -16,8 +16,9 @@ import pytest
 from appvss.agent.child import order_of
 from appvss.agent.configuration import load
 from appvss.agent.guardian import Guardian
-from appvss.agent.log import Log, logging_to
+from appvss.agent.log import Log
 from appvss.agent.supervised import SupervisedApp
+from appvss.service.log import logging_to
 from tests.support.running_broker import BOUND
 
 NEVER = timedelta(hours=1)

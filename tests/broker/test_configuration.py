@@ -24,7 +24,7 @@ from appvss.broker.configuration import (
     with_overrides,
 )
 from appvss.broker.configuration_checks import group_exists
-from appvss.broker.configuration_reader import FILE_LIMIT, parse_file, read_document, sections
+from appvss.broker.configuration_reader import read_document, sections
 from appvss.broker.configuration_text import reference, sample
 from appvss.broker.policy_options import RULE_KEYS, AppPolicyOptions
 from appvss.model.app import Requirement
@@ -37,6 +37,7 @@ from appvss.model.errors import (
 )
 from appvss.model.policy import Overlap
 from appvss.model.source import SourceMode
+from appvss.service.toml_file import parse_file
 
 Write = Callable[[str | bytes], Path]
 
@@ -229,38 +230,10 @@ def test_more_required_apps_than_apps_are_allowed(write: Write) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("a = \n", "line 1, column 5: invalid value"),
-        ("[apps]\nlimit = 1\nlimit = 2\n", "line 3, column 10: cannot overwrite a value"),
-        ("[apps]\n\n[broker\n", "line 3, column 8: expected ']' at the end of a table declaration"),
-        ('[apps]\na = """x', "line 2, column 9: unterminated string"),
-        (b"[apps]\n# \xff\n", "line 2: the file is not UTF-8 text"),
-        ("a = " + "[" * 5000, "the values are nested too deeply"),
-        ("a = " + "1" * 5000, "a number has too many digits"),
-    ],
-)
-def test_a_file_that_is_not_toml_says_where(write: Write, content: str | bytes, problem: str) -> None:
-    assert problems(write(content)) == (problem,)
-
-
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationUnreadable, match="no such file or directory") as caught:
         load(tmp_path / "absent.toml")
     assert caught.value.exit_code is ExitCode.CONFIGURATION
-
-
-@pytest.mark.parametrize("path", [Path("/dev/null"), Path("/tmp"), Path("a\0b")])
-def test_what_is_no_file_is_not_read(path: Path) -> None:
-    with pytest.raises(ConfigurationUnreadable):
-        load(path)
-
-
-def test_a_file_of_any_size_is_not_read(write: Write) -> None:
-    assert load(write("#" * FILE_LIMIT)) == replace(Configuration(), origin=str(write("#" * FILE_LIMIT)))
-    with pytest.raises(ConfigurationUnreadable, match="more than 262144 bytes"):
-        load(write("#" * (FILE_LIMIT + 1)))
 
 
 @pytest.fixture

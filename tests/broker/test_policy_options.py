@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appvss.broker.configuration import Configuration, load
-from appvss.broker.configuration_reader import parse_file, read_document, sections
+from appvss.broker.configuration_reader import read_document, sections
 from appvss.broker.configuration_text import reference
 from appvss.broker.options import Kind
 from appvss.broker.policy_options import RULE_KEYS, RULES_MOST, AppPolicyOptions, NamePattern, Users
 from appvss.model.app import Requirement
 from appvss.model.errors import ConfigurationInvalid
 from appvss.model.toml_value import Refused
+from appvss.service.toml_file import parse_file
 
 Write = Callable[[str], Path]
 

@@ -13,9 +13,7 @@ from typing import Any
 from appvss import contract
 from appvss.broker.clock import SystemClock
 from appvss.broker.configuration import AppOptions, BrokerOptions, Configuration, CycleOptions
-from appvss.broker.logs import RingHandler
 from appvss.broker.parts import Parts
-from appvss.broker.service_manager import ServiceManager
 from appvss.cycle.state import CycleSettings
 from appvss.delivery.registry import AppStream
 from appvss.delivery.sockets import RuntimeDirectory
@@ -25,6 +23,8 @@ from appvss.model.past import PastCycle, PastEvent
 from appvss.model.phase import Phase
 from appvss.model.verdict import AppOutcome, Level, Outcome, Verdict
 from appvss.model.version import VERSION
+from appvss.service.log import RingHandler
+from appvss.service.service_manager import ServiceManager
 from appvss.sources.local import LocalSource
 from appvss.v1 import admin_pb2, types_pb2
 from appvss.witness.witness import Witness

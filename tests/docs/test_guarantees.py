@@ -13,7 +13,6 @@ from typing import Final
 import pytest
 
 from appvss.broker.gates import SETTLE_LIMIT
-from appvss.broker.logs import RING_LIMIT
 from appvss.cycle import invariants
 from appvss.cycle.ending import INSPECTION_LIMIT
 from appvss.cycle.journaling import JOURNAL_LIMIT
@@ -23,6 +22,7 @@ from appvss.delivery.registry import MESSAGE_EVERY, MESSAGES_AT_ONCE
 from appvss.history.directory import DAMAGED_KEPT
 from appvss.history.entrance import COPY_LIMIT
 from appvss.history.store import WAITING_LIMIT
+from appvss.service.log import RING_LIMIT
 from appvss.sources.wire.freebsd import LAST_MOMENT
 from appvss.witness.fingerprint import DEPTH_LIMIT, ENTRIES_LIMIT
 from appvss.witness.witness import ENTRIES_LIMIT_IN_ALL

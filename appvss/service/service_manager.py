@@ -1,7 +1,7 @@
-"""What the broker tells the service manager that started it: systemd's notification protocol, by hand (sd_notify(3)).
+"""What a service tells the service manager that started it: systemd's notification protocol, by hand (sd_notify(3)).
 
 Each message is one datagram of `KEY=VALUE` lines to the socket that `NOTIFY_SOCKET` names. Nothing here blocks, raises
-or writes to a disk: the service manager may itself hang on a file system that is frozen, and must not take the broker
+or writes to a disk: the service manager may itself hang on a file system that is frozen, and must not take the service
 along. A datagram is no disk write, so the watchdog is told in a hold as well. Without a service manager, as on FreeBSD,
 every method does nothing.
 """
@@ -12,12 +12,12 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import MutableMapping
 from datetime import timedelta
 from typing import Final, Self
 
-from appvss.model.instant import Instant
 from appvss.model.names import printable
 
 NOTIFY_SOCKET: Final = "NOTIFY_SOCKET"
@@ -25,11 +25,10 @@ WATCHDOG_USEC: Final = "WATCHDOG_USEC"
 WATCHDOG_PID: Final = "WATCHDOG_PID"
 WAITING_LIMIT: Final = 16
 """Messages that are kept while the service manager does not read; the oldest are dropped."""
-_MICROSECOND: Final = timedelta(microseconds=1)
 _DIGITS_LIMIT: Final = 15
 """Of `WATCHDOG_USEC`: 31 years."""
 
-_log = logging.getLogger("appvss.broker.service_manager")
+_log = logging.getLogger("appvss.service_manager")
 
 
 class ServiceManager:
@@ -37,7 +36,7 @@ class ServiceManager:
 
     Args:
         address: of its socket, as connect(2) wants it: a path, or a zero and an abstract name. None: there is nobody.
-        watchdog_interval: how often it must be told that the broker is alive.
+        watchdog_interval: how often it must be told that the service is alive.
     """
 
     def __init__(self, address: str | None, watchdog_interval: timedelta | None) -> None:
@@ -66,23 +65,19 @@ class ServiceManager:
         return cls(address, _interval_of(usec) if is_for_us else None)
 
     def ready(self, status: str) -> None:
-        """The broker serves. Also to be said after `reloading`, whether the new configuration was taken or not.
+        """It serves. Also to be said after `reloading`, whether the new configuration was taken or not.
 
         Args:
             status: one line for people; `systemctl status` shows it.
         """
         self._tell("READY=1", f"MAINPID={os.getpid()}", _status(status))
 
-    def reloading(self, now: Instant) -> None:
-        """The configuration is being read again; `ready` must follow.
-
-        Args:
-            now: an instant of `CLOCK_MONOTONIC`, by which the service manager tells this reload from an earlier one.
-        """
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={now.since_origin // _MICROSECOND}")
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` must follow. The time tells it from an earlier reload."""
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The broker ends."""
+        """It ends."""
         self._tell("STOPPING=1")
 
     def status(self, text: str) -> None:

@@ -1,8 +1,7 @@
-"""The broker's log: through a bounded ring in memory to standard error, and nothing of it while anything is held.
+"""The log of a service: through a bounded ring in memory to standard error, and nothing of it while anything is held.
 
 A log may lie on a file system that is being frozen, and who writes there cannot even be killed (ARCHITECTURE section
-5). So the loop's thread only ever appends to the ring; another thread writes, and it rests as long as the gate is
-closed.
+5). So whoever logs only ever appends to the ring; another thread writes, and it rests as long as the gate is closed.
 """
 
 from __future__ import annotations
@@ -14,28 +13,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Final, Protocol, TextIO
+from typing import Final, TextIO
 
 RING_LIMIT: Final = 5_000
 """Records that may wait. When more come, the oldest are dropped and counted."""
 _STOP_LIMIT: Final = 5.0
-"""Seconds that the writer may take to write the rest when the broker ends."""
+"""Seconds that the writer may take to write the rest when the service ends."""
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
-
-class Gate(Protocol):
-    """What writes to a disk, and must not while a file system may be frozen."""
-
-    def set_gate(self, *, is_open: bool) -> None:
-        """Closed: keep what there is to write in memory."""
-
-    def is_settled(self) -> bool:
-        """Whether nothing is being written. With the gate closed it stays so."""
-
-    def settle(self, limit: timedelta) -> bool:
-        """Wait until what was being written when the gate was closed is written; False if that takes too long. Blocks
-        for `limit` at most.
-        """
 
 
 class RingHandler(logging.Handler):
@@ -67,11 +51,19 @@ class RingHandler(logging.Handler):
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - a record of any library that cannot be formatted must end nothing
-            line = f"a log record of {record.name} cannot be formatted: {error!r}"
+            line = self._line(record.levelno, f"a log record of {record.name} cannot be formatted: {error!r}")
+        self.append(line)
+
+    def append(self, line: str) -> None:
+        """Append what is formatted already."""
         with self._changed:
             self._dropped += len(self._ring) == self._ring.maxlen
             self._ring.append(line)
             self._changed.notify_all()
+
+    def _line(self, level: int, text: str) -> str:
+        """What the log itself has to say, in the form of every other record."""
+        return self.format(logging.LogRecord("appvss.log", level, __file__, 0, text, None, None))
 
     def set_gate(self, *, is_open: bool) -> None:
         """Close the gate while anything is held: no further line is begun until it is opened again."""
@@ -110,10 +102,10 @@ class RingHandler(logging.Handler):
             line, dropped = self._ring.popleft(), self._dropped
             self._dropped = 0
             self._is_writing = True
-        said = (
-            f"{dropped} log records were dropped: the ring was full, or nothing could be written\n" if dropped else ""
-        )
-        return f"{said}{line}\n", dropped + 1
+        if dropped:
+            said = f"{dropped} log records were dropped: the ring was full, or nothing could be written"
+            line = f"{self._line(logging.WARNING, said)}\n{line}"
+        return f"{line}\n", dropped + 1
 
     def _write_all(self) -> None:
         while True:
@@ -131,14 +123,14 @@ class RingHandler(logging.Handler):
                     self._dropped += records  # a full disk may have room again
 
     def _give_up(self) -> None:
-        """Nobody reads any more (a closed pipe): a log must not end the broker."""
+        """Nobody reads any more (a closed pipe): a log must not end the service."""
         with self._changed:
             self._is_writing = False
             self._changed.notify_all()
 
 
 @contextmanager
-def logging_to(handler: RingHandler, level: str) -> Iterator[None]:
+def logging_to(handler: RingHandler, level: str = "info") -> Iterator[None]:
     """Inside this block everything that is logged goes through `handler`: our own records from `level` on, those of
     libraries from a warning on, since what they write on their own could block the loop on a frozen file system.
     """

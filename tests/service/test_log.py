@@ -1,4 +1,4 @@
-"""The log ring: nothing is written while the gate is closed, nothing blocks, nothing ends the broker."""
+"""The log ring: nothing is written while the gate is closed, nothing blocks, nothing ends the service."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TextIO
 
 import pytest
 
-from appvss.broker.logs import RingHandler, logging_to
+from appvss.service.log import RingHandler, logging_to
 
 BOUND = 20
 LOG = logging.getLogger("appvss.test")
@@ -138,7 +138,7 @@ def test_rest_is_written_at_the_end_also_when_the_gate_is_closed() -> None:
 
 
 def test_end_does_not_wait_for_ever_for_a_stuck_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appvss.broker.logs._STOP_LIMIT", 0.05)
+    monkeypatch.setattr("appvss.service.log._STOP_LIMIT", 0.05)
     paper = Paper()
     paper.may_write.clear()
     with log_to(paper):
@@ -181,7 +181,28 @@ def test_full_disk_loses_lines_and_says_so_when_there_is_room() -> None:
         paper.failure = None
         LOG.info("kept")
         paper.wait_for("the ring was full, or nothing could be written", "kept")
-        assert "1 log records were dropped" in paper.getvalue()
+        assert " WARNING appvss.log: 1 log records were dropped" in paper.getvalue()
+
+
+class Full(io.StringIO):
+    """A log whose disk is full at first."""
+
+    is_full = True
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            self.is_full = False
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(text)
+
+
+def test_what_a_full_disk_has_not_taken_is_counted_with_what_was_dropped_before() -> None:
+    stream = Full()
+    with log_to(stream, limit=10) as handler:
+        handler.set_gate(is_open=False)
+        for number in range(25):
+            LOG.info("%d", number)
+    assert "appvss.log: 16 log records were dropped" in stream.getvalue()  # 15, and the one beside the word of it
 
 
 def test_record_that_cannot_be_formatted_ends_nothing() -> None:
@@ -190,7 +211,7 @@ def test_record_that_cannot_be_formatted_ends_nothing() -> None:
         LOG.info("%d", "not a number")
         LOG.info("next")
     first, second = paper.getvalue().splitlines()
-    assert first.startswith("a log record of appvss.test cannot be formatted: TypeError(")
+    assert " INFO appvss.log: a log record of appvss.test cannot be formatted: TypeError(" in first
     assert second.endswith("next")
 
 

@@ -7,43 +7,44 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
-from appvss.model.errors import ConfigurationInvalid, ConfigurationUnreadable
+from appvss.model.errors import CHECK_HINT, SAMPLE_HINT, ConfigurationInvalid, ConfigurationUnreadable
 from appvss.model.names import printable
 
 FILE_LIMIT: Final = 256 * 1024
-"""Bytes: a larger file is not a configuration."""
+"""Bytes: a larger file is not a configuration. Every list at its own limit fits in."""
 _PLACE: Final = re.compile(
     r"^(?P<what>.*) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
 )
 
 
-def parse(path: Path, hint: str) -> dict[str, Any]:
+def parse_file(path: Path, check_hint: str = CHECK_HINT, sample_hint: str = SAMPLE_HINT) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Args:
         path: the file.
-        hint: what to do about its problems.
+        check_hint: what to do about its problems; the default is for the broker's file.
+        sample_hint: what to do if it cannot be read.
 
     Raises:
         ConfigurationUnreadable: the file is not there, may not be read, or is no regular file of a sensible size.
         ConfigurationInvalid: it is not TOML; the problem names line and column.
     """
     try:
-        text = _content(path).decode()
+        text = _content(path, sample_hint).decode()
         return tomllib.loads(text)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigurationInvalid(str(path), [f"line {line}: the file is not UTF-8 text"], hint) from None
+        problem = f"line {line}: the file is not UTF-8 text"
+        raise ConfigurationInvalid(str(path), [problem], check_hint) from None  # it has the file, with its secrets
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationInvalid(str(path), [_toml_problem(str(error), text)], hint) from error
+        raise ConfigurationInvalid(str(path), [_toml_problem(str(error), text)], check_hint) from error
     except RecursionError as error:
-        raise ConfigurationInvalid(str(path), ["the values are nested too deeply"], hint) from error
+        raise ConfigurationInvalid(str(path), ["the values are nested too deeply"], check_hint) from error
     except ValueError as error:  # what Python says to an integer of more than 4300 digits
-        raise ConfigurationInvalid(str(path), ["a number has too many digits"], hint) from error
+        raise ConfigurationInvalid(str(path), ["a number has too many digits"], check_hint) from error
 
 
-def _content(path: Path) -> bytes:
-    hint = "Name a file that this user may read; `appvss agent sample ADAPTER` prints one to begin with."
+def _content(path: Path, hint: str) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise ConfigurationUnreadable(str(path), "it is not a regular file", hint)
