@@ -235,8 +235,11 @@ class Serving:
             error = self._look.exception()
             return self._take(self._look.result() if error is None else failed(error))
         finally:
-            self._look.cancel()
-            self._look = None
+            look, self._look = self._look, None
+            look.cancel()
+            # The end of the event loop would cancel it again, and all that it waits for: then asyncio waits for ever
+            # for a program that is just being started.
+            await asyncio.wait({look}, timeout=LEAVE_LIMIT.total_seconds())
 
     async def _end_look(self) -> None:
         """A freeze is asked for: from now on nobody but the hold itself calls the application."""
