@@ -136,6 +136,8 @@ class Adapter(ABC, Generic[HeldT]):
     """The app's name, as the agent sets it; empty: no agent runs it, and the engine's word stands for it."""
     undo_directory: Path | None = None
     """Where undo records go, as the agent sets it; None: where `undo.undo_directory` says."""
+    undo_limit: timedelta = timedelta(seconds=15)
+    """How long one `undo` may take. Whoever has it done by another process gives that this time and somewhat more."""
 
     @abstractmethod
     async def preflight(self) -> Preflight:

@@ -59,8 +59,6 @@ __all__ = [
     "write",
 ]
 
-UNDO_LIMIT: Final = timedelta(seconds=15)
-"""How long one undo may take."""
 _SUFFIX: Final = ".undo"
 _FORMAT: Final = 1
 _SIZE_LIMIT: Final = 64 * 1024
@@ -276,10 +274,8 @@ def forget(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-async def settle(
-    directory: Path, adapters: Mapping[str, Adapter[Any]], limit: timedelta = UNDO_LIMIT
-) -> tuple[Settled, ...]:
-    """Undo everything that is due and belongs to one of the adapters; remove what is void.
+async def settle(directory: Path, adapters: Mapping[str, Adapter[Any]]) -> tuple[Settled, ...]:
+    """Undo everything that is due and belongs to one of the adapters, within its `undo_limit`; remove what is void.
 
     Several may do so at once: a record is claimed first, and who comes second reports that it is being undone.
 
@@ -287,7 +283,6 @@ async def settle(
         directory: from `undo_directory`.
         adapters: by the name of their app, as configured. A record of another app, or of another engine than the
             adapter's, is reported and left.
-        limit: the time for one undo.
 
     Returns:
         One for each record that was due. Those that are live, void or unreadable are not in it: see `pending`.
@@ -303,7 +298,7 @@ async def settle(
                 failure = f"no app {each.record.app!r} with the adapter {each.record.engine} is configured for it"
                 settled.append(Settled(each, failure, f"Undo it by hand ({_what(each)}), and remove {each.path}."))
             else:
-                settled.append(await _undo(each, adapter, limit))
+                settled.append(await _undo(each, adapter))
     return tuple(settled)
 
 
@@ -318,7 +313,7 @@ async def settle_own(adapter: Adapter[Any], directory: Path) -> None:
     for each in mine:
         if each.state is not PendingState.DUE or each.record is None or not adapter.is_of(each.record.what):
             continue
-        done = await _undo(each, adapter, UNDO_LIMIT)
+        done = await _undo(each, adapter)
         if not done.is_undone:
             raise HoldRefused(
                 f"the hold of cycle {each.record.cycle} that was left behind is not undone: {done.failure}", done.hint
@@ -344,7 +339,8 @@ async def _settle_until_done(adapter: Adapter[Any], directory: Path) -> None:
         pause = min(pause * 2, _LAST_PAUSE)
 
 
-async def _undo(due: Pending, adapter: Adapter[Any], limit: timedelta) -> Settled:
+async def _undo(due: Pending, adapter: Adapter[Any]) -> Settled:
+    limit = adapter.undo_limit
     try:
         descriptor = _claim(due.path)
     except FileNotFoundError:

@@ -9,6 +9,7 @@ import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -46,6 +47,8 @@ class AppConfiguration:
     """The `Settings` of its adapter."""
     table: Mapping[str, Any] = field(repr=False)
     """Its section as it was read. It has references to secrets and no secret, and may be given to other processes."""
+    undo_limit: timedelta = Adapter.undo_limit
+    """How long one undo of its adapter may take."""
 
     @property
     def name(self) -> str:
@@ -198,8 +201,8 @@ class _Reading:
         if len(self.problems) > before:
             return None
         app = AppConfiguration(key, options, settings, dict(table))
-        self._check(app, prefix)
-        return app if len(self.problems) == before else None
+        adapter = self._check(app, prefix)
+        return None if adapter is None or len(self.problems) > before else replace(app, undo_limit=adapter.undo_limit)
 
     def _names(self, options: AppOptions, prefix: str) -> None:
         named = [("name", options.name), ("instance", options.instance), *(("after", each) for each in options.after)]
@@ -214,16 +217,21 @@ class _Reading:
         except LookupError as error:
             self.problems.append(f"{prefix}.runs_as: {error.args[0]}")
 
-    def _check(self, app: AppConfiguration, prefix: str) -> None:
-        """What no value shows alone: the files of secrets, and what the adapter itself says of its settings."""
+    def _check(self, app: AppConfiguration, prefix: str) -> Adapter[Any] | None:
+        """What no value shows alone: the files of secrets, and what the adapter itself says of its settings.
+
+        Returns:
+            The adapter; None: its settings make no sense.
+        """
         for each in settings_of(type(app.settings)):
             secret = getattr(app.settings, each.name)
             if isinstance(secret, FileSecret):
                 self.problems.extend(f"{prefix}.{each.name}: {problem}" for problem in secret.problems())
         try:
-            app.adapter()
+            return app.adapter()
         except AdapterError as error:
             self.problems.append(f"{prefix}: {error.sentence}; {error.hint}")
+            return None
 
     def _values(
         self, schema: type[_Schema], table: Mapping[str, Any], prefix: str, known: set[str] | None = None

@@ -21,6 +21,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appvss.agent.lines import LineReader, message_of
-from appvss.agent.process import PYTHON, environment_of, identity_of
+from appvss.agent.process import PYTHON, UNDO_ATTEMPTS, UNDO_MARGIN, environment_of, identity_of
 from appvss.agent.undo_places import has_records
 from appvss.agent.users import user_of
 
@@ -38,9 +39,8 @@ MARGIN: Final = timedelta(seconds=6)
 """How much longer than its limit a hold may last: the app first, then the agent, have their chance before."""
 LEAVE_LIMIT: Final = timedelta(seconds=10)
 """How long the apps may take to leave when the agent has died."""
-UNDO_LIMIT: Final = timedelta(seconds=20)
-UNDO_ATTEMPTS: Final = 8
 _UNDO_PAUSE: Final = timedelta(seconds=1)
+_LAST_UNDO_PAUSE: Final = timedelta(minutes=1)
 ORDER_MOST: Final = 2 * 1024 * 1024
 """Bytes of a message: more than the order of an app can have, whose section is part of a file of `FILE_LIMIT` bytes."""
 RECORDS_MOST: Final = 1_000
@@ -65,9 +65,14 @@ class _App:
     """A descriptor of the process (pidfd_open(2)), so that no other of its number is ever meant; -1: there is none."""
     deadline: float | None = None
     """When its hold must have ended; None: it holds nothing."""
+    undo_limit: float = 0.0
+    """Seconds that one undo may take."""
     undo_at: float | None = None
     """When to undo what it has left; None: nothing was found."""
+    undoing: _Undoing | None = None
     attempts: int = 0
+    give_up_at: float = 0.0
+    """Until then it is tried at least: a process of the dead agent may be undoing it, and fail."""
 
     def is_alive(self) -> bool:
         if self.handle >= 0:
@@ -116,12 +121,15 @@ class Guardian:
                 app.undo_at, app.attempts = _now(), 0
                 _LOG.error("%s: its hold has not ended at its limit, and the agent has not ended it", key)
                 app.kill()
-            if app.undo_at is not None and _now() >= app.undo_at and not app.is_alive():
+            if app.undoing is not None:
+                self._look_at_undoing(key, app, app.undoing)
+            elif app.undo_at is not None and _now() >= app.undo_at and not app.is_alive():
                 self._undo(key, app)
 
     def next_step(self) -> float | None:
         """Seconds until `overdue` has something to do; None: never, as it is."""
         due = [each for app in self.apps.values() for each in (app.deadline, app.undo_at) if each is not None]
+        due += [_now() for app in self.apps.values() if app.undoing is not None]
         return max(_GLANCE.total_seconds(), min(due) - _now()) if due else None
 
     def take_over(self) -> None:
@@ -145,39 +153,62 @@ class Guardian:
         if not app.order or not has_records(self.undo_directory, key):
             app.undo_at = None
             return
+        limit = app.undo_limit + UNDO_MARGIN.total_seconds()
+        if not app.attempts:
+            app.give_up_at = _now() + limit
         app.attempts += 1
-        failure = _undo_once(app)
-        if not failure:
+        app.undo_at = None  # what is found to be undone meanwhile is another hold
+        app.undoing = _Undoing(app.order, app.runs_as, limit)
+        with contextlib.suppress(
+            RuntimeError
+        ):  # this machine has no room for a thread: it has failed, and is tried again
+            app.undoing.start()
+
+    def _look_at_undoing(self, key: str, app: _App, undoing: _Undoing) -> None:
+        if undoing.is_alive():
+            return
+        app.undoing = None
+        if not undoing.failure:
             _LOG.warning("%s: what it had left behind is undone", key)
-            app.undo_at = None
-        elif app.attempts >= UNDO_ATTEMPTS:
-            _LOG.error("%s: a hold was left behind and is not undone: %s", key, failure)
-            app.undo_at = None
+        elif app.attempts >= UNDO_ATTEMPTS and _now() >= app.give_up_at:
+            _LOG.error("%s: a hold was left behind and is not undone: %s", key, undoing.failure)
+        elif app.undo_at is None:
+            pause = min(_UNDO_PAUSE * max(1, app.attempts - UNDO_ATTEMPTS), _LAST_UNDO_PAUSE)
+            app.undo_at = _now() + pause.total_seconds()
+
+
+class _Undoing(threading.Thread):
+    """A process that undoes what one app has left. A thread waits for it, since it may take long, and the hold of
+    another app may have to be ended meanwhile.
+    """
+
+    def __init__(self, order: str, runs_as: str, limit: float) -> None:
+        super().__init__(name="undo", daemon=True)
+        self._order, self._runs_as, self._limit = order, runs_as, limit
+        self.failure = "nobody knows what became of it"
+        """Why it is not undone; empty: it is."""
+
+    def run(self) -> None:
+        try:
+            user = user_of(self._runs_as)
+            done = subprocess.run(
+                [*PYTHON, "appvss.agent.child", "undo"],
+                input=self._order + "\n",
+                capture_output=True,
+                text=True,
+                timeout=self._limit,
+                check=False,
+                env={**os.environ, **environment_of(user)},
+                **identity_of(user),
+            )
+        except (OSError, LookupError, subprocess.TimeoutExpired) as error:
+            self.failure = f"{type(error).__name__}: {error}"
         else:
-            app.undo_at = _now() + _UNDO_PAUSE.total_seconds()
-
-
-def _undo_once(app: _App) -> str:
-    """Why it is not undone; empty: it is."""
-    try:
-        user = user_of(app.runs_as)
-        done = subprocess.run(
-            [*PYTHON, "appvss.agent.child", "undo"],
-            input=app.order + "\n",
-            capture_output=True,
-            text=True,
-            timeout=UNDO_LIMIT.total_seconds(),
-            check=False,
-            env={**os.environ, **environment_of(user)},
-            **identity_of(user),
-        )
-    except (OSError, LookupError, subprocess.TimeoutExpired) as error:
-        return f"{type(error).__name__}: {error}"
-    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip()
+            self.failure = "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or "it gives no reason"
 
 
 def _note_app(app: _App, message: Mapping[str, Any]) -> None:
-    app.order, app.runs_as = message["order"], message["runs_as"]
+    app.order, app.runs_as, app.undo_limit = message["order"], message["runs_as"], message["undo_limit"]
 
 
 def _note_child(app: _App, message: Mapping[str, Any]) -> None:
@@ -194,7 +225,7 @@ def _note_child(app: _App, message: Mapping[str, Any]) -> None:
 
 def _note_gone(app: _App, _message: Mapping[str, Any]) -> None:
     app.forget_process()
-    app.deadline = app.undo_at = None
+    app.deadline = app.undo_at = app.undoing = None  # the agent has seen to it
 
 
 def _note_hold(app: _App, message: Mapping[str, Any]) -> None:

@@ -28,6 +28,9 @@ MARGIN: Final = timedelta(seconds=2)
 """How much longer than its limit a hold may last before its process is killed: the SDK in it has its chance first."""
 GONE_LIMIT: Final = timedelta(seconds=2)
 """How long is waited for the end of a process that was killed."""
+UNDO_MARGIN: Final = timedelta(seconds=5)
+"""How much longer than an undo (`AppConfiguration.undo_limit`) the process may take that does it: it has to start."""
+UNDO_ATTEMPTS: Final = 8
 TICK: Final = timedelta(seconds=1)
 _READ: Final = 64 * 1024
 

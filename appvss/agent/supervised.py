@@ -28,7 +28,7 @@ from tenacity import (
 
 from appvss.agent.configuration import AppConfiguration
 from appvss.agent.log import Log
-from appvss.agent.process import TICK, AppProcess, run_once
+from appvss.agent.process import TICK, UNDO_ATTEMPTS, UNDO_MARGIN, AppProcess, run_once
 from appvss.agent.serving import Phase
 from appvss.agent.undo_places import has_records
 from appvss.agent.users import user_of
@@ -39,12 +39,9 @@ START_AGAIN: Final = wait_exponential(multiplier=0.5, max=60) + wait_random(0, 0
 """Seconds before each further start of an app that ended soon."""
 SOUND: Final = timedelta(minutes=1)
 """An app that has lived as long is started anew as if it were the first time."""
-KILL_LIMIT: Final = timedelta(seconds=25)
-"""How long the end of a killed process, and the undoing of what it held, may keep the agent from ending."""
+KILL_LIMIT: Final = timedelta(seconds=10)
+"""How long the end of a killed process may keep the agent from ending; undoing what it held has its own time on top."""
 UNDO_AGAIN: Final = wait_exponential(multiplier=0.2, max=10) + wait_random(0, 0.2)
-UNDO_ATTEMPTS: Final = 8
-UNDO_LIMIT: Final = timedelta(seconds=20)
-"""How long one process that undoes may take: a little longer than one undo (`undo.UNDO_LIMIT`)."""
 _MODULE: Final = "appvss.agent.child"
 
 
@@ -136,8 +133,9 @@ class SupervisedApp:
         if not await self._out_within(limit):
             if self._process is not None:
                 self._process.kill(f"it did not leave within {format_duration(limit)}")
-            if not await self._out_within(KILL_LIMIT):
-                self._log.error("it cannot be killed, or not undone, within %s", format_duration(KILL_LIMIT))
+            limit = KILL_LIMIT + self.app.undo_limit
+            if not await self._out_within(limit):
+                self._log.error("it cannot be killed, or not undone, within %s", format_duration(limit))
 
     async def _out_within(self, limit: timedelta) -> bool:
         try:
@@ -242,7 +240,7 @@ class SupervisedApp:
 
     async def _undo_once(self) -> str:
         """Why something is not undone; empty: nothing is left."""
-        undone = await undo_once(self.app, self.order, UNDO_LIMIT)
+        undone = await undo_once(self.app, self.order)
         for cycle in undone.cycles:
             self._log.warning("the hold of cycle %s that was left behind is undone", cycle)
         return undone.failure
@@ -258,8 +256,9 @@ class Undone:
     """Why something may be in force still; empty: nothing is, or its owner lives."""
 
 
-async def undo_once(app: AppConfiguration, order: str, limit: timedelta) -> Undone:
+async def undo_once(app: AppConfiguration, order: str) -> Undone:
     """Have a process of its own undo what an app has left behind, with the rights of the app's user."""
+    limit = app.undo_limit + UNDO_MARGIN
     try:
         code, out, error = await run_once("undo", order, user_of(app.options.runs_as), limit)
         settled = json.loads(out) if out else []

@@ -167,7 +167,9 @@ class Supervisor:
         running.add_done_callback(self._running.discard)
 
     def _tell_of(self, app: AppConfiguration) -> None:
-        self._guardian.tell({"app": app.key, "order": self.order_of(app), "runs_as": app.options.runs_as})
+        limit = app.undo_limit.total_seconds()
+        what = {"order": self.order_of(app), "runs_as": app.options.runs_as, "undo_limit": limit}
+        self._guardian.tell({"app": app.key, **what})
 
     async def _stop(self) -> None:
         """All apps leave at the same time. What is held is let go of in order, as far as there is time."""

@@ -21,7 +21,7 @@ import pytest
 
 from appvss.adapters import exec as hook
 from appvss.adapters import undo
-from appvss.adapters.base import AutoRelease, Severity
+from appvss.adapters.base import Adapter, AutoRelease, Severity
 from appvss.adapters.errors import AdapterError, HoldRefused, ServerUnfit, SettingInvalid
 from appvss.adapters.exec.process import KEPT, Output, run
 from appvss.adapters.exec.settings import Worth
@@ -714,6 +714,19 @@ async def test_a_pair_whose_adapter_was_killed_is_undone_by_another(tmp_path: Pa
     assert not (tmp_path / "held").exists()
     assert log(tmp_path) == ["freeze", "undo"]
     assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_thaw_that_takes_longer_than_other_undos_may_lets_go_of_what_was_left(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Adapter, "undo_limit", timedelta(milliseconds=1))
+    adapter = pair(tmp_path, memory, thawing="sleep 0.2", thaw_limit=timedelta(seconds=BOUND))
+    (await adapter.hold(freeze())).written.leave()
+    (settled,) = await undo.settle(memory, {"orders": adapter})
+    assert settled.is_undone, settled
+    (await adapter.hold(freeze())).written.leave()
+    await undo.settle_own(adapter, memory)
+    assert undo.pending(memory) == ()
 
 
 async def test_another_thaw_than_the_one_of_the_record_is_not_run(tmp_path: Path, memory: Path) -> None:

@@ -183,8 +183,9 @@ async def test_an_undo_that_fails_or_hangs_keeps_its_record_and_says_why(memory:
     (settled,) = await undo.settle(memory, {"orders": Unreachable(tmp_path / "held")})
     assert (settled.failure, settled.hint) == ("nobody listens at /run/x", "Start it.")
     hanging = Latch(tmp_path / "held")
+    hanging.undo_limit = timedelta(milliseconds=50)
     hanging.may_end.clear()
-    (settled,) = await undo.settle(memory, {"orders": hanging}, limit=timedelta(milliseconds=50))
+    (settled,) = await undo.settle(memory, {"orders": hanging})
     assert "did not end within 50.0ms" in settled.failure
     assert states(memory) == [PendingState.DUE]
 

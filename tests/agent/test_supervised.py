@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
+import json
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from appvss.adapters import undo
+from appvss.adapters.base import Adapter
+from appvss.adapters.undo import UndoRecord
+from appvss.agent import guardian as guardian_module
+from appvss.agent import supervised
 from appvss.agent.child import order_of
-from appvss.agent.configuration import load
+from appvss.agent.configuration import AppConfiguration, load
 from appvss.agent.guardian import Guardian
 from appvss.agent.log import Log
-from appvss.agent.supervised import SupervisedApp
+from appvss.agent.supervised import SupervisedApp, Undone, undo_once
+from appvss.agent.supervisor import Supervisor
+from appvss.agent.undo_places import has_records, place_of
 from appvss.service.log import logging_to
+from tests.support.memory_directory import memory
 from tests.support.running_broker import BOUND
+
+__all__ = ["memory"]
 
 NEVER = timedelta(hours=1)
 
@@ -63,6 +76,79 @@ def app(tmp_path: Path, around: Around) -> SupervisedApp:
     configuration = load(file)
     one = configuration.apps["one"]
     return SupervisedApp(one, order_of(configuration.agent, around.undo_directory, one), around)
+
+
+def leftover(tmp_path: Path, memory: Path, key: str, thaw: str, limit: str) -> tuple[AppConfiguration, str]:
+    """An app of two commands that has left a hold behind, which is a file; and its order."""
+    held, program, place = tmp_path / f"{key}.held", tmp_path / f"{key}.thaw", place_of(memory, key)
+    program.write_text(f"#!/bin/sh\n{thaw}\nexec rm -f {held}\n")
+    program.chmod(0o755)
+    file = tmp_path / f"{key}.toml"
+    file.write_text(
+        f'[apps.{key}]\nadapter = "exec"\nfreeze = ["/bin/true"]\nthaw = ["{program}"]\nthaw_limit = "{limit}"\n'
+    )
+    configuration = load(file)
+    app = configuration.apps[key]
+    what = {"thaw": hashlib.sha256(json.dumps(app.settings.thaw).encode()).hexdigest(), "cycle": "c-1"}
+    held.touch()
+    place.mkdir(mode=0o700)
+    undo.write(place, UndoRecord.of(key, "exec", "c-1", what)).leave()
+    return app, order_of(configuration.agent, memory, app)
+
+
+def told(app: AppConfiguration, order: str) -> dict[str, object]:
+    """What the agent tells its guardian of an app."""
+    return {"app": app.key, "order": order, "runs_as": "", "undo_limit": app.undo_limit.total_seconds()}
+
+
+@pytest.fixture
+def no_time_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever undoes has only the time that the adapter says: what is usual is over before anything has begun."""
+    monkeypatch.setattr(Adapter, "undo_limit", timedelta(0))
+    for module in (supervised, guardian_module):
+        monkeypatch.setattr(module, "UNDO_MARGIN", timedelta(0))
+
+
+@pytest.mark.usefixtures("no_time_to_spare")
+async def test_who_undoes_waits_as_long_as_the_apps_thaw_may_take(tmp_path: Path, memory: Path) -> None:
+    app, order = leftover(tmp_path, memory, "one", "sleep 0.2", "1m")
+    assert await undo_once(app, order) == Undone(("c-1",))
+    assert not (tmp_path / "one.held").exists()
+    app, order = leftover(tmp_path, memory, "two", "sleep 0.2", "1m")
+    cut = await undo_once(replace(app, undo_limit=timedelta(0)), order)
+    assert cut.failure == "it did not end within 0.0ms"
+
+
+@pytest.mark.usefixtures("no_time_to_spare")
+async def test_the_guardian_waits_as_long_as_well_and_undoes_others_meanwhile(tmp_path: Path, memory: Path) -> None:
+    slow, its_order = leftover(tmp_path, memory, "one", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done", "1m")
+    quick, order = leftover(tmp_path, memory, "two", "", "1m")
+    guardian = Guardian(memory)
+    for message in (told(slow, its_order), told(quick, order)):
+        guardian.hear(message)
+    taking_over = asyncio.create_task(asyncio.to_thread(guardian.take_over))
+    async with asyncio.timeout(2 * BOUND):
+        while (tmp_path / "two.held").exists():  # noqa: ASYNC110 - another process's work
+            await asyncio.sleep(0.02)
+        assert (tmp_path / "one.held").exists()
+        (tmp_path / "go").touch()
+        await taking_over
+    assert not (tmp_path / "one.held").exists()
+    assert not has_records(memory, "one")
+    assert guardian.apps["one"].attempts == 1
+
+
+async def test_the_agent_tells_its_guardian_how_long_an_undo_may_take(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    pair = 'adapter = "exec"\nfreeze = ["/bin/true"]\nthaw = ["/bin/true"]\n'
+    file.write_text(f'[apps.one]\n{pair}thaw_limit = "1h"\n[apps.two]\nadapter = "sqlite"\nfiles = ["/x.db"]\n')
+    configuration = load(file)
+    assert configuration.apps["one"].undo_limit > timedelta(hours=1)
+    assert configuration.apps["two"].undo_limit == Adapter.undo_limit
+    agent = Supervisor(configuration, lambda: configuration, Log(io.StringIO()))
+    for app in configuration.apps.values():
+        agent._tell_of(app)
+        assert agent._guardian._known[app.key]["app"] == told(app, agent.order_of(app))
 
 
 async def end(running: asyncio.Task[None]) -> None:

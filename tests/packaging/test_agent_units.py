@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from appvss.adapters import exec as hook
 from appvss.agent.options import AgentOptions
 from appvss.agent.process import TICK
 from appvss.agent.supervised import KILL_LIMIT
@@ -50,7 +51,8 @@ def test_what_the_service_may_do_is_bounded() -> None:
 
 def test_the_values_agree_with_the_code(unit: Unit) -> None:
     options = AgentOptions()
-    assert unit.length("TimeoutStopSec") > options.stop_timeout + KILL_LIMIT
+    longest = hook.Adapter(hook.Settings(freeze=("/bin/true",), thaw=("/bin/true",))).undo_limit
+    assert unit.length("TimeoutStopSec") > options.stop_timeout + KILL_LIMIT + longest
     assert unit.length("WatchdogSec") > 10 * TICK
     assert str(options.undo_directory) in (f"/run/{unit.value('RuntimeDirectory')}/undo", "/var/run/appvss-agent/undo")
     assert int(unit.value("RuntimeDirectoryMode"), 8) & 0o011, "apps of other users enter their directories in it"

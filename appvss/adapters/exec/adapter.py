@@ -12,6 +12,7 @@ from uuid import uuid4
 from appvss.adapters import base
 from appvss.adapters.base import AutoRelease, Preflight, Properties, Volume, VolumeKind
 from appvss.adapters.exec.pair import Pair, Paired
+from appvss.adapters.exec.process import AROUND_LIMIT
 from appvss.adapters.exec.settings import Settings
 from appvss.adapters.exec.talking import Talk, Talking, resolved
 from appvss.sdk.freeze import Freeze, Prepare
@@ -46,6 +47,8 @@ class Adapter(base.Adapter[Talk | Paired]):
         self.properties = replace(  # type: ignore[misc]  # what holds for these settings
             type(self).properties, auto_release=released, grade=settings.worth.value
         )
+        # A `thaw` that is cut off before its own limit is over would be cut off each time, and never let go.
+        self.undo_limit = settings.thaw_limit + settings.grace + AROUND_LIMIT
 
     @property
     def _app(self) -> str:

@@ -35,6 +35,8 @@ _BY_DESCRIPTOR: Final = Path("/proc/self/fd").is_dir()
 _START_LIMIT: Final = timedelta(seconds=10)
 _END_LIMIT: Final = timedelta(seconds=6)
 """More than the keeper takes to end everything (`keeper._END_LIMIT`)."""
+AROUND_LIMIT: Final = _START_LIMIT + _END_LIMIT
+"""How much longer than its own limit and grace a command takes at most, with its start and its end."""
 _DRAIN_LIMIT: Final = timedelta(seconds=1)
 """What a program has printed is there when it has ended: nobody else has the other end."""
 _PIECE: Final = 64 * 1024
