@@ -18,11 +18,18 @@ class Kept(Generic[_ThingT]):
 
     Args:
         drop: lets go of it without waiting; called on the event loop on which it was put.
+        abandon: does what can be done without an event loop, where that one is closed.
         limit: how long it is kept.
     """
 
-    def __init__(self, drop: Callable[[_ThingT], None], limit: timedelta = IDLE_LIMIT) -> None:
+    def __init__(
+        self,
+        drop: Callable[[_ThingT], None],
+        abandon: Callable[[_ThingT], None] = lambda _: None,
+        limit: timedelta = IDLE_LIMIT,
+    ) -> None:
         self._drop = drop
+        self._abandon = abandon
         self._limit = limit
         self._thing: _ThingT | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -35,12 +42,20 @@ class Kept(Generic[_ThingT]):
         self._timer = self._loop.call_later(self._limit.total_seconds(), self.clear)
 
     def take(self) -> _ThingT | None:
-        """What is kept; the caller has it from now on. None: nothing, or it belongs to another event loop."""
+        """What is kept; the caller has it from now on. None: nothing, or it belongs to another event loop, which lets
+        go of it.
+        """
         thing, self._thing = self._thing, None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        return thing if self._loop is asyncio.get_running_loop() else None
+        if thing is None or self._loop is None or self._loop is asyncio.get_running_loop():
+            return thing
+        try:
+            self._loop.call_soon_threadsafe(self._drop, thing)
+        except RuntimeError:  # that loop is closed
+            self._abandon(thing)
+        return None
 
     def clear(self) -> None:
         """Let go of what is kept, if anything is."""

@@ -491,6 +491,60 @@ async def test_a_prepare_without_a_freeze_leaves_nothing_running(tmp_path: Path)
     assert not is_running(pid)
 
 
+async def test_what_was_prepared_on_another_event_loop_is_ended_there(tmp_path: Path) -> None:
+    adapter = hook.Adapter(hook.Settings(command=(talker(tmp_path / "p", WELL),), grace=SHORT))
+    loop = asyncio.new_event_loop()
+    preparing = adapter.prepare(Prepare("c-1", "test", timedelta(seconds=BOUND)))
+    await asyncio.to_thread(loop.run_until_complete, preparing)
+    prepared = adapter._talking._ready._thing
+    assert prepared is not None
+    turning = asyncio.create_task(asyncio.to_thread(loop.run_forever))
+    held = await adapter.hold(freeze())
+    assert isinstance(held, Talk)
+    assert held.conversation is not prepared
+    await until(lambda: not is_running(prepared._running.pid), "it was ended")
+    await until(lambda: not adapter._talking._ending, "it was waited for")
+    await adapter.confirm(held)
+    await adapter.release(held, freeze())
+    loop.call_soon_threadsafe(loop.stop)
+    await turning
+    loop.close()
+
+
+CLOSED = """
+import asyncio, sys
+from datetime import timedelta
+from appvss.adapters import exec as hook
+from appvss.sdk.freeze import Freeze, Prepare
+adapter = hook.Adapter(hook.Settings(command=(sys.argv[1],), grace=timedelta(milliseconds=100)))
+asyncio.run(adapter.prepare(Prepare("c-1", "test", timedelta(seconds=60))))
+print(adapter._talking._ready._thing._running.pid, flush=True)
+async def hold():
+    held = await adapter.hold(Freeze("c-1", "test", timedelta(seconds=60), timedelta(seconds=60)))
+    print("held", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+asyncio.run(hold())
+"""
+
+
+async def test_what_was_prepared_on_an_event_loop_that_is_closed_is_ended(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", CLOSED, talker(tmp_path / "p", WELL)),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        prepared = int(await process.stdout.readline())
+        await held(process)
+        await until(lambda: not is_running(prepared), "it was ended")
+        assert process.returncode is None
+    finally:
+        process.kill()
+        await process.wait()
+
+
 async def test_a_prepare_may_be_refused(tmp_path: Path) -> None:
     adapter = hook.Adapter(hook.Settings(command=(talker(tmp_path / "p", 'say("BUSY a dump runs")'),)))
     with pytest.raises(Veto, match="a dump runs") as refused:

@@ -154,6 +154,10 @@ class Conversation:
         if self._running.stdin is not None:
             self._running.stdin.close()
 
+    def abandon(self) -> None:
+        """Leave its end to its keeper (`Running.abandon`)."""
+        self._running.abandon()
+
     async def end(self, grace: timedelta, patience: timedelta | None = None) -> None:
         """End its standard input, and it, if it does not end by itself (`Running.end`)."""
         await self._running.end(grace, patience)

@@ -232,15 +232,19 @@ class Running:
         """Wait, not long, until all that it has printed has been read. It is ending."""
         await asyncio.wait(self._draining, timeout=_DRAIN_LIMIT.total_seconds())
 
+    def abandon(self) -> None:
+        """Leave its end to its keeper, as if this process had died: for one whose event loop is closed."""
+        if self._control >= 0:
+            os.close(self._control)
+            self._control = -1
+
     def _tell(self, word: bytes) -> None:
         if self._control >= 0:
             with contextlib.suppress(OSError):  # the keeper has ended
                 os.write(self._control, word)
 
     async def _close(self) -> None:
-        if self._control >= 0:
-            os.close(self._control)
-            self._control = -1
+        self.abandon()
         await self.hear_last_words()
         for each in self._draining:
             each.cancel()

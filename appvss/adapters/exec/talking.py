@@ -51,7 +51,7 @@ class Talking:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._ready = Kept(self._end_aside)
+        self._ready = Kept(self._end_aside, Conversation.abandon)
         self._ending: set[asyncio.Task[None]] = set()
 
     async def _begin(self, app: str, cycle: str) -> Conversation:
