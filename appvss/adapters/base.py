@@ -163,7 +163,8 @@ class Adapter(ABC, Generic[HeldT]):
 
     @abstractmethod
     def evidence(self, held: HeldT) -> Mapping[str, str]:
-        """What the hold proves, for the certificate: at most 16 entries of 64 and 256 characters. Calls nobody.
+        """What the hold proves, for the certificate: at most 16 entries of 64 and 256 characters; what is
+        longer is cut by `printable`, which shows it. Calls nobody.
 
         Every engine gives `engine`, `version`, `recipe`, `position`, `marker` (empty: none was left) and
         `data_directory`; what else its verifier needs is its own.

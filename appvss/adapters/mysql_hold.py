@@ -31,6 +31,7 @@ from appvss.adapters.mysql_findings import lacking_for_marker, marker_findings, 
 from appvss.adapters.mysql_server import SETTINGS_READ, Server, look, misfit, volumes_of
 from appvss.adapters.mysql_session import ANSWER_LIMIT, LOCK_WAIT_TIMEOUT, Address, Session
 from appvss.adapters.settings import NO_SECRET, Secret, setting
+from appvss.model.names import printable
 
 DEAD_MAN_MARGIN: Final = timedelta(seconds=5)
 """How long after the hold limit the server ends the session by itself."""
@@ -216,7 +217,7 @@ class ServerAdapter(Adapter[Held]):
             **held.extra,
         }
         needed = {"engine", "version", "recipe", "position", "marker", "data_directory"}
-        return {name: value[:EVIDENCE_LIMIT] for name, value in given.items() if value or name in needed}
+        return {name: printable(value, EVIDENCE_LIMIT) for name, value in given.items() if value or name in needed}
 
     async def confirm(self, held: Held) -> None:
         """See `Adapter.confirm`."""

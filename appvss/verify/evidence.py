@@ -19,6 +19,12 @@ CERTIFICATES: Final = ("certificate.json", "certificate.restored.json")
 _PATH: Final = re.compile(r"(?:^|(?<=[,;=]))/[^,;=\0]*")
 """A path at the beginning of a value or of a part of it. The slash of a log position is none."""
 
+_LENGTH: Final = 256
+_CUT: Final = "..."
+"""How a longer value ends (`printable`)."""
+_FOR_PEOPLE: Final = ("settings", "position")
+"""What no path is read from. A position that a verifier compares is a digest, if it is long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -30,6 +36,24 @@ class Evidence:
     """Empty: it is of no cycle, an administrator named what to look at."""
     origin: str = ""
     """For people: `the certificate that the image carries`."""
+
+    def check_whole(self) -> None:
+        """Refuse what was too long for a certificate: a path that was cut is another one, and of a list one is missing.
+
+        Raises:
+            EvidenceMissing: something was cut that is needed.
+        """
+        cut = [
+            name
+            for name, value in self.values.items()
+            if len(value) == _LENGTH and value.endswith(_CUT) and name not in _FOR_PEOPLE
+        ]
+        if self.cycle and cut:  # what an administrator names comes as it is
+            raise EvidenceMissing(
+                f"the app said more in cycle {self.cycle} than a certificate keeps: its {', '.join(cut)} "
+                f"{'is' if len(cut) == 1 else 'are'} cut at {_LENGTH} characters",
+                "What the copy is worth without a hold is found out with --engine and --data-directory.",
+            )
 
     @property
     def engine(self) -> str:

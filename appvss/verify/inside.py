@@ -95,6 +95,7 @@ def _files(order: Mapping[str, Any]) -> tuple[dict[Path, Path], Evidence]:
             files[Path(image["mount_point"])] = found[0]
         roots.extend(found if number == 0 or not image["mount_point"] else ())
     evidence = _evidence(order, [*roots, *files.values()])
+    evidence.check_whole()
     wanted = Path(evidence.data_directory or "/")
     if not any(place in files for place in (wanted, *wanted.parents)):
         place, root = _placed(roots, wanted)

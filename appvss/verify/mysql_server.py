@@ -219,8 +219,13 @@ def _start_options(copy: Copy, evidence: Mapping[str, str]) -> Iterator[str]:
 
     Raises:
         FileNotFoundError: the copy does not carry one.
+        NotStarted: they cannot be read.
     """
-    for option in shlex.split(evidence.get("start_options", "")):
+    try:
+        options = shlex.split(evidence.get("start_options", ""))
+    except ValueError as error:
+        raise NotStarted(f"the start_options of the evidence are cut, or none: {error}") from None
+    for option in options:
         name, _, value = option.partition("=")
         if name not in _START_OPTIONS:
             continue

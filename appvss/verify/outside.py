@@ -171,6 +171,7 @@ def _evidence_of(folder: Path, order: Order) -> Evidence:
 
 def _copied_folder(given: Given, target: Path, evidence: Evidence) -> dict[str, str]:
     """Copy the parts of a folder that the evidence speaks of, not the whole of it."""
+    evidence.check_whole()
     data = Path(evidence.data_directory or "/")
     place = given.mount_point or mount_point_of(given.path, data) or (data if is_folder_itself(given.path) else None)
     if place is None:

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from appvss.model.errors import (
     VerifyError,
 )
 from appvss.model.grade import Grade
+from appvss.model.names import printable
 from appvss.verify.evidence import Evidence
 from appvss.verify.outside import VERIFIERS, Given, Order, Verified, verify
 from tests.cli.test_certificate import certificate
@@ -289,6 +291,15 @@ def test_a_verifier_that_crashes_says_so(no_traces: Path, folder: Path) -> None:
 def test_a_verifier_that_prints_disturbs_nothing(no_traces: Path, folder: Path) -> None:
     (folder / "value").write_text("m-1\nprint\n")
     assert verified(no_traces, folder).report.grade is Grade.APP_VERIFIED
+
+
+def test_a_path_that_was_cut_is_not_looked_for(no_traces: Path, folder: Path, loop_disks: LoopDisks) -> None:
+    cut = replace(SAID, values={**SAID.values, "log_directory": printable("/srv/db/" + "log" * 100, 256)})
+    disk = loop_disks.make("volume")
+    filled(disk)
+    for copy in (folder, copied(loop_disks, disk)):
+        with pytest.raises(EvidenceMissing, match="its log_directory is cut at 256 characters"):
+            verified(no_traces, copy, cut)
 
 
 def test_the_certificate_that_the_copy_carries_says_what_the_app_had_said(

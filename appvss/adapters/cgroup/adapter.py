@@ -24,6 +24,7 @@ from appvss.adapters.undo import UndoRecord, Written
 from appvss.adapters.waiting import to_the_end
 from appvss.model.duration import format_duration
 from appvss.model.errors import HoldLost
+from appvss.model.names import printable
 from appvss.sdk.freeze import Freeze
 
 _UNIT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.\\@-]*\.(service|slice|scope)")
@@ -170,7 +171,7 @@ class Adapter(base.Adapter[Frozen]):
             "position": "",
             "marker": "",
             "data_directory": next(iter(self._settings.volumes), ""),
-            "cgroup": held.group.name[:256],
+            "cgroup": printable(held.group.name, 256),
             "processes": str(len(held.processes)),
         }
 

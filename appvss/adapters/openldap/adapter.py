@@ -20,6 +20,7 @@ from appvss.adapters.settings import NO_SECRET, Secret
 from appvss.adapters.undo import UndoRecord, Written
 from appvss.adapters.waiting import to_the_end
 from appvss.model.errors import HoldLost
+from appvss.model.names import printable
 from appvss.sdk.freeze import Freeze
 
 _HINT: Final = (
@@ -124,10 +125,10 @@ class Adapter(base.Adapter[Held]):
             "engine": self.engine,
             "version": held.database.version,
             "recipe": self._settings.recipe.value,
-            "position": held.database.position.replace("\n", " ")[:256],
+            "position": printable(held.database.position, 256),
             "marker": "",
             "data_directory": held.database.directory or self._settings.data_directory,
-            "suffix": held.database.suffix[:256],
+            "suffix": printable(held.database.suffix, 256),
             "entries": held.database.entries,
         }
 

@@ -19,6 +19,7 @@ from appvss.adapters.postgresql.server import Server, identify, read_server
 from appvss.adapters.postgresql.session import Session, connect, seconds
 from appvss.adapters.postgresql.settings import NO_DIRECTORY, Recipe, Settings
 from appvss.model.duration import format_duration
+from appvss.model.names import printable
 
 PREFLIGHT_LIMIT: Final = timedelta(seconds=10)
 """How long a server may take to answer a pre-flight."""
@@ -205,7 +206,7 @@ class Adapter(base.Adapter[Held]):
             given["received_lsn"] = held.received
         if held.backup is not None:
             given["backup"] = f"file://{held.backup.directory}"  # a bare path would be one of the copy
-        return {key: value[:_VALUE] for key, value in given.items()}
+        return {key: printable(value, _VALUE) for key, value in given.items()}
 
     async def confirm(self, held: Held) -> None:
         """See `base.Adapter.confirm`. It leaves a second marker, by which a copy can be told that was taken later. In

@@ -21,6 +21,7 @@ from appvss.adapters.settings import NO_SECRET, Secret
 from appvss.adapters.waiting import to_the_end
 from appvss.model.errors import HoldLost
 from appvss.model.instant import Instant
+from appvss.model.names import printable
 from appvss.sdk.clock import now
 from appvss.sdk.freeze import Freeze, Prepare
 
@@ -320,7 +321,7 @@ class Adapter(base.Adapter[Held]):
             }
         else:
             evidence["dbfilename"] = look.setting("dbfilename")
-        return {name: value[:256] for name, value in evidence.items()}
+        return {name: printable(value, 256) for name, value in evidence.items()}
 
 
 @asynccontextmanager
