@@ -206,8 +206,7 @@ def _binlog_position(session: Session, server: Server) -> tuple[str, int]:
     rows = session.query("SHOW MASTER STATUS", needs="BINLOG MONITOR ON *.*")
     if not rows:
         return "", 0
-    basename = Path(server.variables.get("log_bin_basename", str(server.data_directory / "binlog")))
-    return str(basename.parent / str(rows[0][0])), int(rows[0][1])
+    return str(server.binlog_path(str(rows[0][0]))), int(rows[0][1])
 
 
 def _wait_for_timer(server: Server) -> timedelta:

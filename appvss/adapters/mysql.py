@@ -289,5 +289,4 @@ def _position(session: Session, server: Server) -> tuple[str, int, str, int]:
         rows = session.query(statement, needs=_LOG_STATUS_NEEDS)
         file, offset, gtid = (rows[0][0], rows[0][1], rows[0][4]) if rows else ("", 0, "")
         lsn = 0
-    basename = Path(server.variables.get("log_bin_basename", str(server.data_directory / "binlog")))
-    return str(basename.parent / file) if file else "", int(offset), "".join(str(gtid).split()), lsn
+    return str(server.binlog_path(file)) if file else "", int(offset), "".join(str(gtid).split()), lsn

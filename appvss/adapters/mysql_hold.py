@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+import os
 import re
 import shlex
 from abc import abstractmethod
@@ -191,7 +192,7 @@ class ServerAdapter(Adapter[Held]):
         shown = [f"{name}={variables[name]}" for name in SETTINGS_READ if name in variables]
         home = variables.get("datadir", "")
         unusual = (name for name, usual in _START_OPTIONS.items() if variables.get(name, usual) not in {usual, home})
-        options = [f"{name}={variables[name]}" for name in unusual]
+        options = [f"{name}={_resolved(variables[name])}" for name in unusual]
         given = {
             "engine": self.engine,
             "version": server.version,
@@ -206,7 +207,7 @@ class ServerAdapter(Adapter[Held]):
             "settings": " ".join(shown),
             "start_options": shlex.join(options),
             **{
-                word: str(server.data_directory / variables[name])
+                word: os.path.realpath(server.data_directory / variables[name])
                 for word, name in (
                     ("redo_directory", "innodb_log_group_home_dir"),
                     ("undo_directory", "innodb_undo_directory"),
@@ -340,6 +341,11 @@ class ServerAdapter(Adapter[Held]):
             needs=f"INSERT, DELETE ON {schema}.*",
         )
         return cycle
+
+
+def _resolved(value: str) -> str:
+    """The value of an option, with the links in its paths resolved."""
+    return ";".join(os.path.realpath(part) if part.startswith("/") else part for part in value.split(";"))
 
 
 def timeout_of(length: timedelta) -> asyncio.Timeout:

@@ -84,8 +84,13 @@ class Server:
 
     @property
     def data_directory(self) -> Path:
-        """Where its data are, as it says itself."""
-        return Path(self.variables.get("datadir", "/"))
+        """Where its data are, links resolved: in a copy they would lead to the live server's."""
+        return Path(os.path.realpath(self.variables.get("datadir", "/")))
+
+    def binlog_path(self, name: str) -> Path:
+        """Where a file of its binary log lies, links of its folder resolved."""
+        basename = self.variables.get("log_bin_basename") or str(self.data_directory / name)
+        return Path(os.path.realpath(Path(basename).parent)) / name
 
     @property
     def flush_at_commit(self) -> int:

@@ -152,6 +152,19 @@ async def test_without_a_binary_log_nothing_shows_that_a_copy_is_of_no_later_tim
     assert found(report)["position"] is False
 
 
+async def test_links_to_the_data_are_resolved_in_the_evidence(ground: Ground) -> None:
+    """In a copy they would lead to the live server's files, and be refused."""
+    (ground.home / "link").symlink_to(ground.home / "data")
+    ground.settings["datadir"] = str(ground.home / "link")
+    with ground.server() as server:
+        make_shop(server)
+        evidence = await held_and_killed(server)
+    assert evidence["data_directory"] == str(ground.home / "data")
+    assert Path(evidence["binlog_file"]).parent == ground.home / "data"
+    report = ground.verify(evidence)
+    assert report.grade is Grade.APP_VERIFIED, report
+
+
 @pytest.mark.parametrize("seconds", [0, 7200])
 async def test_where_writes_went_on_the_last_one_of_a_copy_is_not_long_after_the_marker(
     ground: Ground, seconds: int, monkeypatch: pytest.MonkeyPatch

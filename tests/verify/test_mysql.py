@@ -89,6 +89,15 @@ async def test_a_copy_that_was_taken_in_a_hold_is_verified(
     assert found(report) == dict.fromkeys(expected, True), report
 
 
+async def test_links_to_the_data_are_resolved_in_the_evidence(ground: Ground) -> None:
+    (ground.home / "link").symlink_to(ground.home / "data")
+    with MysqlServer(ground.home / "data", settings={"datadir": str(ground.home / "link")}) as server:
+        make_shop(server)
+        evidence = await held_and_killed(server)
+    report = ground.verify(evidence)
+    assert report.grade is Grade.APP_VERIFIED, report
+
+
 async def test_a_copy_from_before_or_after_the_hold_proves_nothing(ground: Ground) -> None:
     with MysqlServer(ground.home / "data") as server:
         make_shop(server)
