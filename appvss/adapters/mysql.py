@@ -174,6 +174,10 @@ class Adapter(ServerAdapter):
         session.query("UNLOCK TABLES")
         session.query("UNLOCK INSTANCE")
 
+    def _flush_end(self, session: Session, server: Server) -> None:
+        if server.flush_at_commit != 1:
+            session.query("FLUSH LOCAL ENGINE LOGS", needs="RELOAD ON *.*")
+
     def _findings(self, session: Session, server: Server) -> tuple[list[Finding], str]:
         account = session.account
         needed = [

@@ -5,13 +5,16 @@ a hold whose adapter hangs), leave the marker, lock, read the position. Then sil
 must still have the lock, at the same position. What differs, the statements, is in `mariadb.py` and `mysql.py`.
 
 The marker is a row that is committed right before the lock, on the same connection: the last redo of this session. A
-position alone is no proof, since the binary log may be ahead of the tables (facts/database-quiesce.md section 3).
+position alone is no proof, since the binary log may be ahead of the tables (facts/database-quiesce.md section 3). As
+soon as writers have been let go it is written anew, as `CYCLE is over`: by that, and where there is no binary log by
+that alone, a copy of a later moment is told from that of the hold.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 import os
 import re
@@ -38,6 +41,8 @@ DEAD_MAN_MARGIN: Final = timedelta(seconds=5)
 """How long after the hold limit the server ends the session by itself."""
 LONGEST_LOCK_WAIT: Final = timedelta(seconds=5)
 """How long one try may wait for a lock. All that wait behind it wait as long."""
+OVER_LIMIT: Final = timedelta(seconds=2)
+"""How long it may take to write, after the thaw, that the hold is over: the broker waits 5 s for the confirmation."""
 EVIDENCE_LIMIT: Final = 256
 """Characters of one value of the evidence (docs/sdk.md)."""
 _NOTHING: Final = timedelta(0)
@@ -49,6 +54,11 @@ _START_OPTIONS: Final = {
     "aria_log_dir_path": "",  # also the data directory, as it says itself
 }
 """Variables that a copy must be started with, unless they have these values."""
+
+_OVER_LOCK_WAIT: Final = 1
+"""Whole seconds, and less MySQL does not know."""
+
+_logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
@@ -140,6 +150,11 @@ class ServerAdapter(Adapter[Held]):
     @abstractmethod
     def _unlock(self, session: Session) -> None:
         """Let go, as the engine wants it. In the session's thread."""
+
+    def _flush_end(self, session: Session, server: Server) -> None:
+        """Bring to the disk what was just committed, where a commit alone does not and it costs little; by default it
+        is left to the server. In the session's thread.
+        """
 
     @abstractmethod
     def _findings(self, session: Session, server: Server) -> tuple[list[Finding], str]:
@@ -244,8 +259,32 @@ class ServerAdapter(Adapter[Held]):
                 await held.session.run(self._unlock, held.session)
         except (AdapterError, TimeoutError):
             held.session.sever()  # It is gone, and so is its lock, or it will be by this.
-        else:
-            await held.session.close()
+        if held.marker:
+            await self._end_marker(held)
+        await held.session.close()
+
+    async def _end_marker(self, held: Held) -> None:
+        """Write the marker anew, so that no copy of a later moment has the cycle's own. Nothing is held any more, and
+        whether the hold was in force does not depend on it: it has little time, and what fails is only logged.
+        """
+        session = held.session
+        if session.ended.is_set():  # The server may be there all the same.
+            session = self._session()
+        try:
+            async with timeout_of(OVER_LIMIT):
+                if session is not held.session:
+                    await session.run(session.open)
+                await session.run(self._mark_end, session, held)
+        except (AdapterError, TimeoutError) as error:
+            reason = error.sentence if isinstance(error, AdapterError) else f"no answer within {OVER_LIMIT}"
+            _logger.warning(
+                "%s: the marker of cycle %s stays, and a copy of a later moment may pass for that of its hold: %s",
+                session.address,
+                held.marker,
+                reason,
+            )
+        finally:
+            await session.close()
 
     # In the session's thread.
 
@@ -334,13 +373,27 @@ class ServerAdapter(Adapter[Held]):
         """Commit the marker's row, and give what it proves: the cycle; empty if the account may not write it."""
         if not self._may_mark(session, server):
             return ""
+        self._write_marker(session, cycle)
+        return cycle
+
+    def _write_marker(self, session: Session, text: str) -> None:
         schema, _, table = self.settings.marker_table.partition(".")
         session.query(
             f"REPLACE INTO `{schema}`.`{table}` (id, cycle, written_at) VALUES (1, %s, CURRENT_TIMESTAMP)",  # noqa: S608 - names that were checked
-            (cycle,),
+            (text,),
             needs=f"INSERT, DELETE ON {schema}.*",
         )
-        return cycle
+
+    def _mark_end(self, session: Session, held: Held) -> None:
+        """Say in the marker's row that the hold is over; not on a server that has become a replica in the hold."""
+        session.query(
+            f"SET SESSION lock_wait_timeout = {_OVER_LOCK_WAIT}, SESSION innodb_lock_wait_timeout = {_OVER_LOCK_WAIT}"
+        )
+        ((read_only,),) = session.query("SELECT @@GLOBAL.read_only")
+        if str(read_only) not in {"0", "OFF"}:
+            return
+        self._write_marker(session, f"{held.marker} is over")
+        self._flush_end(session, held.server)
 
 
 def _resolved(value: str) -> str:

@@ -164,10 +164,7 @@ def _proof_within(cursor: Any, evidence: Mapping[str, str], product: Product, la
     marker, table = evidence.get("marker", ""), evidence.get("marker_table", "")
     if marker and re.fullmatch(r"[A-Za-z0-9_$]+\.[A-Za-z0-9_$]+", table):
         proof.append(_marker(cursor, marker, table))
-        if not evidence.get("binlog_file") and (not position or evidence.get("holds_writes") == "no"):
-            sentence = "the hold recorded no position: nothing shows that the copy is of no later time than the marker"
-            proof.append(Finding("position", False, sentence))
-        elif last and evidence.get("holds_writes") == "no":
+        if proof[-1].passed and last and evidence.get("holds_writes") == "no":
             proof.append(_gap(cursor, marker, table, last))
     elif evidence.get("recipe"):
         proof.append(Finding("marker", False, "the hold left no marker: nothing shows that the copy was taken in it"))
@@ -198,6 +195,9 @@ def _marker(cursor: Any, marker: str, table: str) -> Finding:
         return Finding("marker", False, f"{table} cannot be read: {error.args[-1]}")
     if marker in rows:
         return Finding("marker", True, f"{table} has the marker of cycle {marker}")
+    if f"{marker} is over" in rows:
+        sentence = f"{table} says that the hold of cycle {marker} is over: the copy was taken after it"
+        return Finding("marker", False, sentence)
     there = f"that of {rows[0]}" if rows else "no row"
     return Finding("marker", False, f"{table} has {there}, not the marker of cycle {marker}")
 

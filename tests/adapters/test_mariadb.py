@@ -31,6 +31,7 @@ from appvss.adapters.errors import (
     ServerUnreachable,
     SettingInvalid,
 )
+from appvss.adapters.settings import NO_SECRET
 from appvss.sdk.testing import FakeBroker
 from tests.adapters.support.mysql_world import (
     PASSWORD,
@@ -105,6 +106,11 @@ def say(server: MariadbServer) -> Iterator[Callable[..., Statement]]:
 
 WRITE = "INSERT INTO shop.orders (note) VALUES ('another')"
 
+
+def marker(server: MariadbServer) -> str:
+    return str(run(server, "SELECT cycle FROM appvss.marker")[0][0])
+
+
 # The hold.
 
 
@@ -127,14 +133,14 @@ async def test_the_evidence_is_where_the_server_stands_and_what_a_copy_needs(ser
             run(server, "SELECT @@gtid_binlog_pos")[0][0],
             *run(server, "SHOW MASTER STATUS")[0][:2],
         )
-        assert run(server, "SELECT cycle FROM appvss.marker") == [("cycle-42",)]
+        assert marker(server) == "cycle-42"
+        assert os.stat(evidence["binlog_file"]).st_size == offset
     assert evidence["engine"] == "mariadb"
     assert evidence["recipe"] == "backup-stage"
     assert evidence["marker"] == "cycle-42"
     assert evidence["marker_table"] == "appvss.marker"
     assert evidence["position"] == position
     assert (Path(evidence["binlog_file"]), evidence["binlog_offset"]) == (server.data / file, str(offset))
-    assert os.stat(evidence["binlog_file"]).st_size == offset
     assert Path(evidence["data_directory"]) == server.data
     assert "innodb_flush_log_at_trx_commit=1" in evidence["settings"]
     assert int(evidence["redo_lsn"]) > 0
@@ -281,6 +287,50 @@ async def test_a_hold_that_ends_early_while_file_systems_are_frozen_asks_nobody(
             await holding
         write.finish()
         assert relay.passed == passed
+    assert marker(server) == "cycle-1", "nor is anybody told that it is over"
+
+
+# The word that it is over.
+
+
+async def test_when_it_is_over_the_marker_says_so(server: MariadbServer) -> None:
+    async with adapter(server).quiesce(a_freeze("cycle-5")):
+        assert marker(server) == "cycle-5"
+    assert marker(server) == "cycle-5 is over"
+
+
+async def test_a_hold_that_is_let_go_of_before_any_freeze_is_over_as_well(server: MariadbServer) -> None:
+    one, freeze = adapter(server), a_freeze("cycle-6")
+    await one.release(await one.hold(freeze), freeze)
+    assert marker(server) == "cycle-6 is over"
+
+
+async def test_a_markers_row_that_is_locked_keeps_nobody_waiting_and_loses_no_hold(
+    server: MariadbServer, say: Callable[..., Statement], caplog: pytest.LogCaptureFixture
+) -> None:
+    with contextlib.closing(server.connect()) as owner, owner.cursor() as cursor:
+        async with adapter(server).quiesce(a_freeze("cycle-7")):
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT * FROM appvss.marker FOR UPDATE")
+            write = say(WRITE)
+            assert write.is_waiting()
+        write.finish()  # and the row is locked still: whoever waited for it would be waiting now
+        cursor.execute("ROLLBACK")
+    assert "the marker of cycle cycle-7 stays" in caplog.text
+    wait_until_gone(server, "appvss")
+    assert marker(server) == "cycle-7"
+
+
+async def test_a_server_that_has_become_a_replica_is_not_written_to(server: MariadbServer) -> None:
+    one, freeze = (
+        adapter(server, user="root", password=NO_SECRET),
+        a_freeze("cycle-8"),
+    )  # who may write there all the same
+    held = await one.hold(freeze)
+    await held.session.run(held.session.query, "BACKUP STAGE END")
+    run(server, "SET GLOBAL read_only = 1")
+    await one.release(held, freeze)
+    assert marker(server) == "cycle-8"
 
 
 # What ends a hold before its time.
@@ -306,6 +356,7 @@ async def test_a_session_that_was_killed_is_a_lost_hold(server: MariadbServer, s
 
     with pytest.raises(HoldLost, match="the session that held the lock is gone"):
         await hold()
+    assert marker(server) == "cycle-1 is over", "by another session"
 
 
 async def test_a_server_that_was_restarted_is_a_lost_hold(server: MariadbServer) -> None:

@@ -125,6 +125,7 @@ async def test_with_innodb_alone_writes_go_on_and_ddl_waits(server: MysqlServer,
         assert ddl.is_waiting()
     ddl.finish()
     run(server, "DROP TABLE shop.new")
+    assert run(server, "SELECT cycle FROM appvss.marker") == [("cycle-42 is over",)]
     assert evidence["recipe"] == INSTANCE_LOCK
     assert evidence["holds_writes"] == "no"
     assert evidence["marker"] == "cycle-42"

@@ -89,6 +89,46 @@ async def test_a_copy_that_was_taken_in_a_hold_is_verified(
     assert found(report) == dict.fromkeys(expected, True), report
 
 
+@pytest.mark.parametrize("recipe", Recipe)
+@pytest.mark.parametrize("settings", [{}, NEVER], ids=["flushed", "unflushed"])
+async def test_a_copy_that_was_taken_right_after_the_thaw_proves_nothing(
+    ground: Ground, settings: dict[str, str], recipe: Recipe
+) -> None:
+    """Also where a commit alone does not bring to the disk that the hold is over."""
+    with MysqlServer(ground.home / "data", settings={**settings, "skip-log-bin": "1"}) as server:
+        make_shop(server)
+        adapter = mysql.Adapter(mysql.Settings(Path(server.socket), user="root", recipe=recipe))
+        async with adapter.quiesce(a_freeze()) as evidence:
+            pass
+        server.kill()
+    report = ground.verify(evidence)
+    assert report.grade is Grade.FS, report
+    assert found(report)["marker"] is False
+
+
+@pytest.mark.parametrize("recipe", Recipe)
+async def test_a_copy_without_a_binary_log_is_verified(ground: Ground, recipe: Recipe) -> None:
+    with MysqlServer(ground.home / "data", settings={"skip-log-bin": "1"}) as server:
+        make_shop(server)
+        evidence = await held_and_killed(server, recipe)
+    assert "binlog_file" not in evidence
+    report = ground.verify(evidence)
+    assert report.grade is Grade.APP_VERIFIED, report
+
+
+async def test_with_the_instance_lock_a_copy_from_after_the_thaw_proves_nothing(ground: Ground) -> None:
+    """A later position is no reason there, and one within a minute was none."""
+    with MysqlServer(ground.home / "data") as server:
+        make_shop(server)
+        async with mysql.Adapter(mysql.Settings(Path(server.socket), user="root")).quiesce(a_freeze()) as evidence:
+            pass
+        server.kill()
+    assert evidence["recipe"] == mysql.INSTANCE_LOCK
+    report = ground.verify(evidence)
+    assert report.grade is Grade.FS, report
+    assert (found(report)["position"], found(report)["marker"]) == (True, False)
+
+
 async def test_links_to_the_data_are_resolved_in_the_evidence(ground: Ground) -> None:
     (ground.home / "link").symlink_to(ground.home / "data")
     with MysqlServer(ground.home / "data", settings={"datadir": str(ground.home / "link")}) as server:
