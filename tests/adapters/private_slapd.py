@@ -29,6 +29,7 @@ CONFIG = """\
 dn: cn=config
 objectClass: olcGlobal
 cn: config
+{tls}
 
 dn: cn=module{{0}},cn=config
 objectClass: olcModuleList
@@ -99,6 +100,7 @@ class Slapd:
     Args:
         home: an empty folder, short: a socket's path is.
         more: further lines of the database's entry.
+        tls: a TCP port for `ldaps://`, and the file of the key and the certificate that it shows there.
     """
 
     def __init__(
@@ -109,9 +111,11 @@ class Slapd:
         overlay: str = OVERLAY,
         config_access: str = "manage",
         monitor_access: str = "write",
+        tls: tuple[int, Path] | None = None,
     ) -> None:
         self.home = home
         self.uri = f"ldapi://{quote(str(home / 'ldapi'), safe='')}"
+        self._addresses = f"{self.uri} ldaps://localhost:{tls[0]}" if tls else self.uri
         self._process: subprocess.Popen[bytes] | None = None
         for name in ("config", "db"):
             (home / name).mkdir()
@@ -126,6 +130,7 @@ class Slapd:
             overlay=overlay,
             config_access=config_access,
             monitor_access=monitor_access,
+            tls="".join(f"olcTLSCertificate{of}File: {tls[1]}\n" for of in ("", "Key")) if tls else "",
         )
         self._add(text, "0")
         self._add(ENTRIES, "1")
@@ -143,7 +148,7 @@ class Slapd:
 
     def start(self) -> None:
         """Start it, and wait until it listens. What is said to it then is answered."""
-        command = (_program("slapd"), "-F", str(self.home / "config"), "-h", self.uri, "-d", "0")
+        command = (_program("slapd"), "-F", str(self.home / "config"), "-h", self._addresses, "-d", "0")
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + BOUND
         while True:
@@ -213,7 +218,7 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def private_slapd(**more: str) -> Iterator[Slapd]:
+def private_slapd(**more: Any) -> Iterator[Slapd]:
     """One that is gone afterwards. Skips where there is none."""
     if reason := why_not():
         pytest.skip(reason)

@@ -15,9 +15,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+import trustme
 
 from appvss.adapters import openldap, undo
 from appvss.adapters.base import AutoRelease, Severity
@@ -34,7 +36,8 @@ from appvss.adapters.openldap.settings import Recipe, Settings
 from appvss.adapters.settings import Secret
 from appvss.model.errors import HoldLost
 from appvss.sdk.freeze import Freeze
-from tests.adapters.private_slapd import BOUND, ROOT_DN, SUFFIX, Slapd, private_slapd
+from tests.adapters.private_slapd import BOUND, ROOT_DN, ROOT_PASSWORD, SUFFIX, Slapd, private_slapd
+from tests.adapters.redis_stage import free_port
 from tests.support.memory_directory import in_memory, memory
 
 __all__ = ["memory"]
@@ -481,3 +484,47 @@ def test_records_of_others_are_not_ours(slapd: Slapd) -> None:
         for wrong in ({"uri": "ldap://other"}, {"suffix": "dc=other"}, {"recipe": "none"}, {"recipe": "rm -rf"}):
             assert not adapter.is_of({**mine, **wrong})
         assert not adapter.is_of({})
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Iterator[tuple[Slapd, str, Path]]:
+    """A slapd behind `ldaps://`, its address, and the certificate of who has signed its."""
+    authority, port = trustme.CA(), free_port()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "slapd.pem")
+    with private_slapd(tls=(port, tmp_path / "slapd.pem")) as slapd:
+        yield slapd, f"ldaps://localhost:{port}", tmp_path / "ca.pem"
+
+
+ACCOUNT: dict[str, Any] = {"bind_dn": ROOT_DN, "password": Secret(lambda: ROOT_PASSWORD, "a test")}
+
+
+async def test_a_server_behind_ldaps_shows_its_certificate(shown: tuple[Slapd, str, Path], memory: Path) -> None:
+    _, uri, authority = shown
+    adapter = adapter_of(uri, memory, suffix=SUFFIX, data_directory="/d", tls_ca=authority, **ACCOUNT)
+    async with adapter.quiesce(freeze()) as evidence:
+        assert evidence["suffix"] == SUFFIX
+
+
+@pytest.mark.parametrize(
+    ("trusted", "host", "why"),
+    [("machine", "localhost", "issuer"), ("other", "localhost", "issuer|self.signed"), ("ca", "127.0.0.1", "mismatch")],
+)
+async def test_a_server_that_cannot_show_who_it_is_is_told_no_password(
+    shown: tuple[Slapd, str, Path], memory: Path, trusted: str, host: str, why: str
+) -> None:
+    _, uri, authority = shown
+    trustme.CA().cert_pem.write_to_path(authority.with_name("other.pem"))
+    more = {} if trusted == "machine" else {"tls_ca": authority.with_name(f"{trusted}.pem")}
+    adapter = adapter_of(uri.replace("localhost", host), memory, suffix=SUFFIX, **ACCOUNT, **more)
+    with pytest.raises(ServerUnreachable, match=f"no certificate that is good enough: .*({why})") as refusal:
+        await adapter.hold(freeze())
+    assert "tls_ca" in refusal.value.hint
+    assert ROOT_PASSWORD not in str(refusal.value)
+
+
+async def test_a_file_of_certificates_that_has_none(slapd: Slapd, memory: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+    for file in (tmp_path / "empty.pem", tmp_path / "absent.pem"):
+        with pytest.raises(SettingInvalid, match="tls_ca"):
+            await adapter_of("ldaps://localhost", memory, tls_ca=file).hold(freeze())

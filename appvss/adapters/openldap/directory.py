@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
+import ssl
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -42,6 +45,7 @@ _SOCKETS: Final = (
     "/var/run/openldap/ldapi",
     "/usr/local/var/run/ldapi",
 )
+_UNPROVEN: Final = re.compile(r"certificate verify failed: (.*?) \(_ssl")
 _DATABASES: Final = "cn=Databases,cn=Monitor"
 
 _ResultT = TypeVar("_ResultT")
@@ -168,7 +172,9 @@ class Directory:
         if self._settings.bind_dn:
             account = {"user": self._settings.bind_dn, "password": self._settings.password.reveal()}
         try:
-            server = ldap3.Server(_address(self._settings.uri), get_info=ldap3.NONE, connect_timeout=seconds)
+            server = ldap3.Server(
+                _address(self._settings.uri), get_info=ldap3.NONE, connect_timeout=seconds, tls=self._tls()
+            )
             self._connection = ldap3.Connection(
                 server, receive_timeout=seconds, auto_referrals=False, check_names=False, **account
             )
@@ -176,10 +182,38 @@ class Directory:
         except ldap3.core.exceptions.LDAPInvalidServerError as error:
             raise SettingInvalid("the address of slapd cannot be read", 'Write uri = "ldapi:///".') from error
         except (ldap3.core.exceptions.LDAPExceptionError, OSError) as error:
+            if unproven := _UNPROVEN.search(str(error)):
+                raise ServerUnreachable(
+                    f"slapd at {self._settings.uri} has no certificate that is good enough: {unproven[1]}",
+                    "Set `tls_ca` to the certificate that has signed slapd's, and `uri` to a name that stands in it.",
+                ) from error
             raise ServerUnreachable(f"no slapd answers at {self._settings.uri}", _where(self._settings.uri)) from error
         code = int(self._connection.result["result"])
         if code != _SUCCESS:
             raise _refusal("bind", code, str(self._connection.result["description"]))
+
+    def _tls(self) -> Any:
+        """What a server behind `ldaps://` must show before it is told a password; None for other addresses.
+
+        ldap3 asks for nothing by itself, and compares names by what later Pythons do not have any more.
+        """
+        if not self._settings.uri.lower().startswith("ldaps:"):
+            return None
+        authorities = self._settings.tls_ca
+        try:
+            context = ssl.create_default_context(cafile=str(authorities) if authorities != Path() else None)
+        except OSError as error:
+            raise SettingInvalid(
+                f"tls_ca {authorities} cannot be used: {error}", "Name a file with certificates in PEM form."
+            ) from error
+
+        class Proven(_ldap3().Tls):  # type: ignore[misc]  # a class of a module that is imported when it is needed
+            def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:
+                connection.socket = context.wrap_socket(
+                    connection.socket, server_hostname=connection.server.host, do_handshake_on_connect=do_handshake
+                )
+
+        return Proven(validate=ssl.CERT_REQUIRED)
 
     def _look(self) -> Database:
         found = self._search("cn=config", "(&(objectClass=olcDatabaseConfig)(olcSuffix=*))", "SUBTREE", _CONFIG)

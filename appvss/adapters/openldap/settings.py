@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from appvss.adapters.settings import NO_SECRET, Secret, setting
 
@@ -28,6 +29,12 @@ class Settings:
         "", "The account, with a password; empty: SASL EXTERNAL.", example="cn=appvss,dc=example,dc=org"
     )
     password: Secret = setting(NO_SECRET, "The password of `bind_dn`, by reference.")
+    tls_ca: Path = setting(
+        Path(),
+        "With `ldaps://`: the file of the certificates that must have signed slapd's. Not given: those this machine "
+        "trusts.",
+        example=Path("/etc/ldap/ca.pem"),
+    )
     suffix: str = setting(
         "", "The database, by its suffix; empty: the only one that there is.", example="dc=example,dc=org"
     )
