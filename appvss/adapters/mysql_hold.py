@@ -41,7 +41,7 @@ DEAD_MAN_MARGIN: Final = timedelta(seconds=5)
 """How long after the hold limit the server ends the session by itself."""
 LONGEST_LOCK_WAIT: Final = timedelta(seconds=5)
 """How long one try may wait for a lock. All that wait behind it wait as long."""
-OVER_LIMIT: Final = timedelta(seconds=2)
+OVER_LIMIT: Final = timedelta(seconds=3)
 """How long it may take to write, after the thaw, that the hold is over: the broker waits 5 s for the confirmation."""
 EVIDENCE_LIMIT: Final = 256
 """Characters of one value of the evidence (docs/sdk.md)."""
