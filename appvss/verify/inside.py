@@ -3,8 +3,9 @@
     python -m appvss.verify.inside < ORDER
 
 It is started by `appvss.verify.outside`, with a mount, process, network and IPC namespace of its own where that can be:
-what is mounted and started here is gone when it ends, however it ends, and a started copy reaches nobody. The order
-is a line of JSON on standard input; the answer goes to the file that it names. When standard input ends, so does this.
+what is mounted and started here is gone when it ends, however it ends, a started copy reaches nobody, and the machine's
+own files are read-only (`read_only`). The order is a line of JSON on standard input; the answer goes to the file that
+it names. When standard input ends, so does this.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from appvss.verify.evidence import Evidence, carried, of_app
 from appvss.verify.image import run
 from appvss.verify.mounting import mount_image, roots_of
 from appvss.verify.place import is_folder_itself, mount_point_of
+from appvss.verify.read_only import leave_writable
 
 SENTENCE_LIMIT: Final = 500
 """Longest sentence of a verifier that is handed on, in characters."""
@@ -65,6 +67,7 @@ def _end_with_caller() -> None:
 def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
     if order["is_apart"]:
         _raise_loopback()
+        _keep_from_live_files(order)
     files, evidence = _files(order)
     report = _verifier(evidence, order["modules"])(Copy(files, Path(order["work"])), evidence.values)
     return {
@@ -83,6 +86,18 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
 def _raise_loopback() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+
+
+def _keep_from_live_files(order: Mapping[str, Any]) -> None:
+    """Before anything of the copy is looked at: only the copy, which is mounted after it, and the verifier's own folder
+    can be written to, wherever the copy may lead.
+    """
+    copies = Path(order["answer"]).parent
+    leave_writable([copies, Path(order["work"])], order["machine"])
+    scratch = copies / "tmp"
+    scratch.mkdir()
+    scratch.chmod(0o1777)  # servers are other users
+    os.environ |= {"TMPDIR": str(scratch), "SQLITE_TMPDIR": str(scratch)}  # /tmp is the machine's
 
 
 def _files(order: Mapping[str, Any]) -> tuple[dict[Path, Path], Evidence]:

@@ -26,6 +26,7 @@ from appvss.verify.base import Finding, Report
 from appvss.verify.evidence import Evidence, carried, of_app
 from appvss.verify.image import Kind
 from appvss.verify.place import is_folder_itself, mount_point_of
+from appvss.verify.read_only import namespace
 
 VERIFIERS: Final = {
     engine: f"appvss.verify.{engine}" for engine in ("postgresql", "mariadb", "mysql", "sqlite", "redis")
@@ -212,6 +213,7 @@ def _asked(order: Order, copied: Mapping[str, Any], copies: Path, work: Path) ->
         "answer": str(answer),
         "modules": dict(order.modules),
         "is_apart": is_apart,
+        "machine": namespace(),
     }
     with (copies / "log").open("w+b") as log:
         process = subprocess.Popen(

@@ -24,6 +24,7 @@ from tests.cli.command_line import Ask, ended
 from tests.cli.test_certificate import certificate
 from tests.sdk.broker_peer import BOUND, GOOD, BrokerPeer, summary
 from tests.support.running_broker import ROOT
+from tests.verify.fake_engine import said_in
 
 SAID = {"engine": "fake", "marker": "m-1", "data_directory": "/srv/db/data"}
 OTHER = {**SAID, "marker": "m-2"}
@@ -210,13 +211,14 @@ async def test_a_signal_ends_it_and_leaves_nothing(copy: Path, tmp_path: Path, n
         "from appvss.cli.main import main; main()"
     )
     named = ("--engine", "fake", "--data-directory", "/srv/db/data", "--work", str(work))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, "verify", str(copy), *named, stdout=-1, stderr=-1
-    )
-    async with asyncio.timeout(BOUND):
-        while not (tmp_path / "verifying").exists():
-            assert process.returncode is None
-            await asyncio.sleep(0.01)  # the fake says no more than this
+    with said_in(tmp_path) as said:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, "verify", str(copy), *named, stdout=-1, stderr=-1
+        )
+        async with asyncio.timeout(BOUND):
+            while not said():
+                assert process.returncode is None
+                await asyncio.sleep(0.01)  # the fake says no more than this
     process.send_signal(number)
     done = await ended(process)
     assert (done.code, done.out) == (128 + number, "")

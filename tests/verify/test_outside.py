@@ -27,6 +27,7 @@ from appvss.verify.outside import VERIFIERS, Given, Order, Verified, verify
 from tests.cli.test_certificate import certificate
 from tests.support.loop_disks import LoopDisk, LoopDisks, run, why_not
 from tests.support.running_broker import ROOT, short_directory
+from tests.verify.fake_engine import said_in
 
 MODULES = {"fake": "tests.verify.fake_engine"}
 STAYS = f"987.{os.getpid()}"
@@ -270,11 +271,12 @@ def test_a_verifier_whose_driver_is_not_there_says_what_to_install(
         verified(no_traces, folder, said, modules=VERIFIERS)
 
 
-def test_a_verifier_that_hangs_ends_with_its_time(no_traces: Path, folder: Path) -> None:
-    (folder / "value").write_text(f"m-1\nhang\n{folder}\n")
-    with pytest.raises(VerifyError, match=r"the copy was not verified within 10\.0s"):
-        verified(no_traces, folder, limit=timedelta(seconds=10))  # in which it comes to the point, under any load
-    assert (folder / "verifying").exists()
+def test_a_verifier_that_hangs_ends_with_its_time(no_traces: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "value").write_text(f"m-1\nhang\n{tmp_path}\n")
+    with said_in(tmp_path) as said:
+        with pytest.raises(VerifyError, match=r"the copy was not verified within 10\.0s"):
+            verified(no_traces, folder, limit=timedelta(seconds=10))  # in which it comes to the point, under any load
+        assert said() == b"x"
 
 
 def test_what_a_verifier_has_started_ends_with_it(no_traces: Path, folder: Path) -> None:
