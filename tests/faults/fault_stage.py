@@ -111,6 +111,8 @@ class FaultStage(Stage):
         )
         if self._is_brokers:  # a new broker must be back while the apps may still come
             text = text.replace('return_grace = "2s"', f'return_grace = "{7 if plan.is_adopted else 4}s"')
+        if plan.is_adopted:  # every app is to come back before its thaw is given up: up to 3 s after a failed attempt
+            text = text.replace('thaw_limit = "1s"', 'thaw_limit = "5s"')
         await self._make_relays()
         await self.start_broker(text, device=is_host)
         await self.start_apps(*(self.app_arguments(name) for name in APPS))
