@@ -53,3 +53,17 @@ def test_who_is_not_concerned_has_not_failed(outcome: AppOutcome, is_failure: bo
 )
 def test_only_what_held_can_be_worth_less_than_its_hold(outcome: AppOutcome, is_lessened: bool) -> None:
     assert outcome.is_lessened is is_lessened
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_concerned"),
+    [
+        (outcome_with(Outcome.HELD), True),
+        (outcome_with(Outcome.HELD, "it only stands still", Grade.FS), True),
+        (outcome_with(Outcome.HELD, APART), False),
+        (outcome_with(Outcome.SKIPPED, APART), False),
+        (outcome_with(Outcome.SKIPPED, "it was set aside"), True),
+    ],
+)
+def test_who_has_its_files_elsewhere_is_not_concerned(outcome: AppOutcome, is_concerned: bool) -> None:
+    assert outcome.is_concerned is is_concerned
