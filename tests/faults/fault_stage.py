@@ -102,7 +102,7 @@ class FaultStage(Stage):
         if is_host:
             await self.start_simulator()
         text = configuration(
-            budget="3s",
+            budget="9s" if plan.is_adopted else "3s",
             reserve="500ms",
             hold_limit="12s" if plan.is_adopted else "5s",
             freeze_budget="2500ms",
@@ -111,7 +111,7 @@ class FaultStage(Stage):
         )
         if self._is_brokers:  # a new broker must be back while the apps may still come
             text = text.replace('return_grace = "2s"', f'return_grace = "{7 if plan.is_adopted else 4}s"')
-        if plan.is_adopted:  # every app is to come back before its thaw is given up: up to 3 s after a failed attempt
+        if plan.is_adopted:  # every app comes back, up to 3 s after an attempt that failed, before a thaw is given up
             text = text.replace('thaw_limit = "1s"', 'thaw_limit = "5s"')
         await self._make_relays()
         await self.start_broker(text, device=is_host)
