@@ -204,7 +204,8 @@ class Directory:
             context = ssl.create_default_context(cafile=str(authorities) if authorities != Path() else None)
         except OSError as error:
             raise SettingInvalid(
-                f"tls_ca {authorities} cannot be used: {error}", "Name a file with certificates in PEM form."
+                f"tls_ca {authorities} cannot be used: {(error.strerror or str(error)).lower()}",
+                "Name a file with certificates in PEM form.",
             ) from error
 
         class Proven(_ldap3().Tls):  # type: ignore[misc]  # a class of a module that is imported when it is needed
